@@ -1,0 +1,94 @@
+"""Attacks, by name. The table is lazy: a name costs an import only when it is used.
+
+A new attack is one file and one line here. Packages add theirs through the entry-point group `mohs.attacks`, as
+`name = "package.module:Class"`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+from mohs.errors import RequestError, UnknownName
+
+if TYPE_CHECKING:
+    from mohs.attacks.base import Attack
+    from mohs.attacks.gradient.apgd import APGD, APGDTargeted
+    from mohs.attacks.gradient.fgsm import FGSM
+    from mohs.attacks.gradient.pgd import BIM, PGD
+    from mohs.attacks.minimal.deepfool import DeepFool
+    from mohs.attacks.minimal.fab import FABT
+    from mohs.attacks.blackbox.square import Square
+
+TABLE: dict[str, str] = {
+    "fgsm": "mohs.attacks.gradient.fgsm:FGSM",
+    "bim": "mohs.attacks.gradient.pgd:BIM",
+    "pgd": "mohs.attacks.gradient.pgd:PGD",
+    "apgd": "mohs.attacks.gradient.apgd:APGD",
+    "apgd-t": "mohs.attacks.gradient.apgd:APGDTargeted",
+    "fab-t": "mohs.attacks.minimal.fab:FABT",
+    "square": "mohs.attacks.blackbox.square:Square",
+    "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
+}
+
+_CLASSES = {path.rpartition(":")[2]: path for path in TABLE.values()}
+
+
+@cache
+def table() -> dict[str, str]:
+    """Every attack known here: name -> "module:Class"."""
+    found = {entry.name: entry.value for entry in metadata.entry_points(group="mohs.attacks")}
+    return {**found, **TABLE}
+
+
+def find(name: str) -> type[Attack]:
+    """The class of an attack by its name; UnknownName gives the nearest ones."""
+    if name not in table():
+        raise UnknownName("attack", name, table())
+    return _load(table()[name])
+
+
+def name_of(attack: Attack | type[Attack]) -> str:
+    """The name of an attack's class in the table."""
+    kind = attack if isinstance(attack, type) else type(attack)
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    for name, known in table().items():
+        if known == path:
+            return name
+    raise RequestError(f"the attack {path} is not in the table; register it in the entry-point group mohs.attacks")
+
+
+def make(spec: dict[str, object]) -> Attack:
+    """An attack from {"attack": name, option: value, ...}."""
+    options = {key: value for key, value in spec.items() if key != "attack"}
+    return find(str(spec["attack"])).from_spec(options)
+
+
+def _load(path: str) -> type[Attack]:
+    module, _, name = path.partition(":")
+    loaded: type[Attack] = getattr(import_module(module), name)
+    return loaded
+
+
+def __getattr__(name: str) -> type[Attack]:
+    if name in _CLASSES:
+        return _load(_CLASSES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "APGD",
+    "APGDTargeted",
+    "BIM",
+    "FABT",
+    "FGSM",
+    "PGD",
+    "TABLE",
+    "DeepFool",
+    "Square",
+    "find",
+    "make",
+    "name_of",
+    "table",
+]

@@ -1,0 +1,155 @@
+"""Attack: hyper-parameters and one loop. Everything else is the Oracle's."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mohs.aim import Aim
+from mohs.errors import Refused, RequestError, UnknownName
+from mohs.ledger import Outcome
+from mohs.losses import by_name, name_of
+from mohs.models import Model, Prepared, as_model, prepare
+from mohs.models.prepare import Guide
+from mohs.oracle import Oracle
+from mohs.threat import Goal, Knowledge, Threat, Untargeted, parse_goal, parse_threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """A frozen dataclass of hyper-parameters with `run`, which reads like the paper's algorithm box.
+
+    restarts: independent tries, each on the rows the earlier ones left open.
+    """
+
+    restarts: int = 1
+
+    paper: ClassVar[str]  # authors, venue, year, arXiv id
+    knowledge: ClassVar[Knowledge] = Knowledge.GRADIENT  # the least it needs
+    sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
+    minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
+
+    @abstractmethod
+    def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
+        """One trajectory from x0; returns its last point, a row each of `oracle.ids`."""
+
+    def tries(self, oracle: Oracle) -> Iterator[Aim]:
+        """The aim of each try, over the rows of `oracle`."""
+        return (oracle.aim for _ in range(self.restarts))
+
+    def width(self, threat: Threat) -> int:
+        """The most candidates a row has in one call, by which cohorts are sized."""
+        return 1
+
+    def check(self, threat: Threat, goal: Goal, model: Model) -> None:
+        """Raise Refused where the attack cannot serve."""
+        name = type(self).__name__
+        if threat.name not in self.sets:
+            raise Refused(f"{name} moves in {', '.join(self.sets)}, and the threat is {threat}")
+        if threat.knowledge != Knowledge.TRANSFER and self.knowledge > threat.knowledge:
+            raise Refused(f"{name} needs {self.knowledge}, and the threat {threat} grants {threat.knowledge}")
+        if self.knowledge > model.gives:
+            raise Refused(f"{name} needs {self.knowledge}, and the model {model.name} gives {model.gives}")
+        if not self.minimal and threat.epsilon == torch.inf:
+            raise Refused(f"{name} spends a budget, and the threat {threat} has none; give it an epsilon")
+
+    def on(self, oracle: Oracle) -> Outcome:
+        """Run every try on one cohort; the last point of each is judged. Survivors that came within the guide's slack
+        of success are run again on the untouched model, so that a fast guide never hides one."""
+        started = time.perf_counter()
+        self._run_tries(oracle)
+        if oracle.guide.model is not oracle.judge.model:
+            close = oracle.ledger.closest_margin[oracle.ids] > -oracle.guide.slack
+            again = oracle.open & close & ~oracle.ledger.broken[oracle.ids]
+            if again.any():
+                judge = oracle.judge
+                plain = oracle.guided_by(Guide(judge.model, judge.rows, judge.quantum, slack=oracle.guide.slack))
+                plain.keep(again.nonzero()[:, 0])
+                self._run_tries(plain)
+        return oracle.outcome(time.perf_counter() - started)
+
+    def _run_tries(self, oracle: Oracle) -> None:
+        for number, aim in enumerate(self.tries(oracle)):
+            part = oracle.attempt(aim, number)
+            if len(part.ids):
+                part.settle(self.run(part, part.x0, part.threat))
+
+    def __call__(
+        self,
+        model: Model | nn.Module | Prepared,
+        x: Tensor,
+        y: Tensor,
+        *,
+        threat: Threat | str,
+        goal: Goal | str | None = None,
+        seed: int = 0,
+        stop: bool = True,
+        draws: int = 1,
+    ) -> Outcome:
+        """Attack examples x [n, *input] with labels y [n]; clean errors count as broken at distance 0.
+
+        model: a module in evaluation mode, a Model, or `mohs.prepare(...)` of one. stop: leave a row at its first
+        success; False runs every step. draws: forward passes averaged at each query, for random models (EOT).
+        """
+        threat = parse_threat(threat) if isinstance(threat, str) else threat
+        goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
+        prepared = model if isinstance(model, Prepared) else prepare(as_model(model, x, threat.bounds), x)
+        judge = prepared.judge
+        threat = threat.within(judge.model.bounds)
+        threat.check(x[:1])
+        goal.check(judge.model.classes)
+        self.check(threat, goal, judge.model)
+        cohort = max(1, 2 * judge.rows // self.width(threat))
+        outcomes = []
+        for start in range(0, len(x), cohort):
+            part = slice(start, start + cohort)
+            oracle = Oracle.begin(
+                prepared, threat, goal, x[part].float(), y[part], ids=torch.arange(len(x))[part], seed=seed, stop=stop, draws=draws
+            )
+            oracle.settle(oracle.threat.origin(oracle.x0))
+            outcomes.append(self.on(oracle))
+        return Outcome.cat(outcomes)
+
+    # specs
+
+    def spec(self) -> dict[str, object]:
+        """The hyper-parameters as plain data; `from_spec` of the class gives an equal attack."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: name_of(value) if callable(value) else value for name, value in values.items()}
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, object]) -> Attack:
+        """An attack from plain data; UnknownName for a field it does not have, RequestError for a value that does not fit."""
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        for name in spec:
+            if name not in fields:
+                raise UnknownName(f"option of {cls.__name__}", name, fields)
+        loaded = {name: _value(cls, fields[name], value) for name, value in spec.items()}
+        return cls(**loaded)  # type: ignore[arg-type]
+
+
+def _value(cls: type[Attack], field: dataclasses.Field[object], value: object) -> object:
+    """A value of a spec or of the command line, in the type of the field's default."""
+    default = field.default
+    if callable(default):
+        return by_name(value) if isinstance(value, str) else value
+    kind = type(default)
+    if isinstance(value, str) and kind is bool and value.lower() in ("true", "false", "yes", "no"):
+        return value.lower() in ("true", "yes")
+    if isinstance(value, str) and kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            raise RequestError(f"{cls.__name__}: {field.name} should be {kind.__name__}, not {value!r}") from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if default is not None and default is not dataclasses.MISSING and not isinstance(value, kind):
+        raise RequestError(f"{cls.__name__}: {field.name} should be {kind.__name__}, not {value!r}")
+    return tuple(value) if isinstance(value, list) else value

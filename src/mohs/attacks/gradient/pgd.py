@@ -1,0 +1,50 @@
+"""Projected gradient descent and the basic iterative method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mohs.attacks.base import Attack
+from mohs.losses import Loss, cross_entropy
+from mohs.oracle import Oracle
+from mohs.threat import Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Steepest steps along the gradient of the loss, each projected onto the set, from a random point of it.
+
+    step_size: in units of epsilon; 2.5 / steps is a common choice.
+    Madry, Makelov, Schmidt, Tsipras, Vladu, ICLR 2018, arXiv:1706.06083; in L1 the step is that of SLIDE, Tramer &
+    Boneh, NeurIPS 2019, arXiv:1904.13000.
+    """
+
+    steps: int = 40
+    step_size: float = 0.1
+    loss: Loss = cross_entropy
+    random_start: bool = True
+
+    paper = "Madry et al., ICLR 2018, arXiv:1706.06083"
+
+    def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
+        x = threat.random_point(x0, oracle.stream) if self.random_start else threat.origin(x0)
+        for _ in oracle.steps(self.steps):
+            gradient = oracle.gradient(x, self.loss).gradient
+            x = threat.step(x, gradient, x0, self.step_size)
+            x0, x = oracle.compact(x0, x)
+        return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class BIM(PGD):
+    """Basic iterative method (I-FGSM): PGD from x0 itself.
+
+    Kurakin, Goodfellow, Bengio, ICLR workshop 2017, arXiv:1607.02533, whose steps are one grey level.
+    """
+
+    steps: int = 10
+    random_start: bool = False
+
+    paper = "Kurakin et al., ICLR workshop 2017, arXiv:1607.02533"

@@ -1,0 +1,49 @@
+"""What a norm must know: distance, exact projection, steepest step, random point. Pure functions of tensors.
+
+Shapes: x, x0, v, g, w [rows, *input]; epsilon, b [rows] (or a number where said); `low` and `high` are the box, numbers
+or tensors that broadcast to x, and x0 lies in it. Nothing couples rows: every reduction runs over the dimensions after
+the first. Distances are float64, points float32.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from mohs.rng import Stream
+
+Number = float | Tensor
+
+
+def per_row(value: Number, like: Tensor) -> Number:
+    """A number as it is; one a row as [rows, 1, ..., 1], to broadcast over `like` [rows, *input]."""
+    return value.view(-1, *[1] * (like.ndim - 1)) if isinstance(value, Tensor) and value.ndim == 1 else value
+
+
+class Norm(Protocol):
+    """The geometry of one norm p; q is its dual exponent, 1/p + 1/q = 1."""
+
+    name: str
+
+    def distance(self, delta: Tensor) -> Tensor:
+        """||delta||_p [rows], float64, differentiable."""
+
+    def dual(self, g: Tensor) -> Tensor:
+        """||g||_q [rows], in g's dtype."""
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """argmax <g, d> over ||d||_p <= 1; zeros where g is zero. May overwrite g."""
+
+    def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
+        """The Euclidean projection of x onto {||. - x0||_p <= epsilon} and the box together, exact. May overwrite x."""
+
+    def ball(self, x0: Tensor, stream: Stream) -> Tensor:
+        """A uniform sample of the unit ball, [rows, *input]: a perturbation, not a point."""
+
+    def sphere(self, x0: Tensor, stream: Stream) -> Tensor:
+        """A random perturbation of norm exactly 1 (the start of APGD)."""
+
+    def hyperplane(self, x: Tensor, w: Tensor, b: Tensor, low: Number, high: Number) -> Tensor:
+        """The point of the box nearest to x in this norm with <w, point> = b, exact; where the hyperplane misses the
+        box, the point of the box where <w, .> comes nearest to b. Croce & Hein, ICML 2020, arXiv:1907.02044."""

@@ -1,0 +1,94 @@
+"""L0: how many features, or pixels, change at all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mohs.errors import Refused, ThreatError
+from mohs.geometry.base import Number
+from mohs.geometry.l2 import unit
+from mohs.geometry.solve import clip_, length
+from mohs.rng import Stream
+
+
+@dataclass(frozen=True)
+class L0Norm:
+    """The number of changed features; with `pixels`, of changed positions of [channels, ...], whatever the channels.
+
+    Not a norm (it does not scale) and not convex; epsilon is a count and is rounded down.
+    """
+
+    pixels: bool = False
+    name: str = "l0"
+
+    def distance(self, delta: Tensor) -> Tensor:
+        """The count [rows], float64; its derivative is zero, and none is given."""
+        return self._units(delta.detach() != 0).any(2).sum(1, dtype=torch.float64)
+
+    def dual(self, g: Tensor) -> Tensor:
+        """||g||_2 [rows]: a counted ball has no dual norm, and this is only asked for as the scale of a gradient."""
+        return length(g).to(g.dtype)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """g / ||g||_2, in place: dense, since the projection after it is what makes it sparse.
+        PGD-L0: Croce & Hein, ICCV 2019, arXiv:1909.05040."""
+        return unit(g)
+
+    def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
+        """The floor(epsilon) features (pixels) whose keeping gains most stay, clipped to the box; the others go back to
+        x0. The gain of a feature is v^2 - (v - c)^2, v = x - x0, c its clipped change; ties fall to the lower index."""
+        v = x - x0
+        point = clip_(x, low, high)
+        change = point - x0
+        gain = self._units(v.mul_(2).sub_(change).mul_(change)).sum(2)
+        shape = (len(x), 1, *x.shape[2:]) if self.pixels else x.shape
+        return torch.where(_largest(gain, epsilon).view(shape), point, x0)
+
+    def ball(self, x0: Tensor, stream: Stream) -> Tensor:
+        """Uniform in [-1, 1], every feature by itself: a dense start, since a unit of L0 is one feature and does not
+        scale. The projection after it keeps epsilon of them."""
+        return stream.uniform(*x0.shape[1:]).mul_(2).sub_(1)
+
+    def sphere(self, x0: Tensor, stream: Stream) -> Tensor:
+        """+1 or -1 at one random feature (in every channel of one random pixel), 0 elsewhere."""
+        signs = self._units(stream.at("sign").signs(*x0.shape[1:]))
+        place = stream.at("place").integers(signs.shape[1], 1)
+        here = torch.arange(signs.shape[1], device=place.device) == place
+        sparse = signs * here[:, :, None]
+        return (sparse.transpose(1, 2) if self.pixels else sparse).reshape(x0.shape)
+
+    def hyperplane(self, x: Tensor, w: Tensor, b: Tensor, low: Number, high: Number) -> Tensor:
+        """Refused: no attack here walks along hyperplanes by a count."""
+        raise Refused(
+            "projection onto a hyperplane is not defined for l0, as FAB and DeepFool need it; "
+            "use linf, l2 or l1 there, or an attack made for l0"
+        )
+
+    def _units(self, t: Tensor) -> Tensor:
+        """[rows, units, features a unit]."""
+        if not self.pixels:
+            return t.flatten(1)[:, :, None]
+        if t.ndim < 3:
+            raise ThreatError(f"l0 over pixels needs [channels, ...], got {list(t.shape[1:])}; use l0 over features")
+        return t.flatten(2).transpose(1, 2)
+
+
+def _largest(gain: Tensor, epsilon: Number) -> Tensor:
+    """bool [rows, units]: the floor(epsilon) largest gains a row, of equal ones the first."""
+    units = gain.shape[1]
+    if isinstance(epsilon, Tensor):
+        count = epsilon.double().clamp(0, units).floor().long().expand(len(gain))[:, None]
+        most = int(count.max())
+    else:
+        most = units if math.isinf(epsilon) else min(units, math.floor(epsilon))
+        count = torch.full((len(gain), 1), most, device=gain.device)
+    if most == 0:
+        return torch.zeros_like(gain, dtype=torch.bool)
+    edge = gain.topk(most, dim=1).values.gather(1, (count - 1).clamp_(min=0))
+    above, at = gain > edge, gain == edge
+    spare = count - above.sum(1, keepdim=True)
+    return above | (at & (at.cumsum(1) <= spare))

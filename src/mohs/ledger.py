@@ -1,0 +1,139 @@
+"""What is known of every example of a cohort: counts, the best success, the best failure, why it closed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+
+class Status(StrEnum):
+    """The first three are evidence; the others are not, and never count as robustness."""
+
+    BROKEN = "broken"
+    SURVIVED = "survived"
+    PROVED = "proved"
+    INAPPLICABLE = "inapplicable"
+    UNDECIDED = "undecided"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row an example. Tensors are on the CPU.
+
+    status, reason: text. point: the nearest success, else the closest failure, in the threat's space; adversarial: the
+    input there. distance: of the success, in the threat's units, inf where there is none. margin: of the goal, at the
+    point. label: the judge's answer there, -1 where it was not asked. hits of trials: the confirmation of a random model. queries:
+    forward passes, of guide and judge; queries_to_success: -1 where there is none.
+    """
+
+    status: list[Status]
+    reason: list[str]
+    point: Tensor
+    adversarial: Tensor
+    distance: Tensor
+    margin: Tensor
+    label: Tensor
+    hits: Tensor
+    trials: Tensor
+    queries: Tensor
+    queries_to_success: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    seconds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def broken(self) -> Tensor:
+        """[rows] bool."""
+        return torch.tensor([s == Status.BROKEN for s in self.status], dtype=torch.bool)
+
+    @staticmethod
+    def cat(parts: list[Outcome]) -> Outcome:
+        def join(name: str) -> object:
+            values = [getattr(part, name) for part in parts]
+            return sum(values, []) if isinstance(values[0], list) else torch.cat(values)
+
+        return Outcome(**{f.name: join(f.name) for f in fields(Outcome)})  # type: ignore[arg-type]
+
+
+@dataclass
+class Ledger:
+    """The rows of one cohort under one attack; `ids` below index them. Kept on the model's device."""
+
+    point: Tensor  # nearest confirmed success [n, ...], the origin until there is one
+    keep_closest: bool = True
+    broken: Tensor = field(init=False)
+    closed: Tensor = field(init=False)  # broken where the attack stops there, out of budget, or in error
+    failure: list[str | None] = field(init=False)  # why a row closed without a verdict
+    distance: Tensor = field(init=False)
+    margin: Tensor = field(init=False)
+    label: Tensor = field(init=False)
+    hits: Tensor = field(init=False)
+    trials: Tensor = field(init=False)
+    doubted: Tensor = field(init=False)  # reached in float32 alone
+    closest: Tensor = field(init=False)  # best failed point
+    closest_margin: Tensor = field(init=False)
+    forwards: Tensor = field(init=False)
+    backwards: Tensor = field(init=False)
+    judged: Tensor = field(init=False)  # the judge's forward passes
+    first: Tensor = field(init=False)  # queries when the first success came
+
+    def __post_init__(self) -> None:
+        n, device = len(self.point), self.point.device
+
+        def full(value: float, dtype: torch.dtype) -> Tensor:
+            return torch.full((n,), value, dtype=dtype, device=device)
+
+        self.broken, self.closed, self.doubted = (full(False, torch.bool) for _ in range(3))
+        self.failure = [None] * n
+        self.distance = full(torch.inf, torch.float64)
+        self.margin, self.closest_margin = full(-torch.inf, torch.float32), full(-torch.inf, torch.float32)
+        self.label, self.first = full(-1, torch.int64), full(-1, torch.int64)
+        self.hits, self.trials, self.forwards, self.backwards, self.judged = (full(0, torch.int64) for _ in range(5))
+        self.closest = self.point.clone()
+
+    @property
+    def queries(self) -> Tensor:
+        return self.forwards + self.judged
+
+    def count(self, ids: Tensor, forwards: int, backwards: int) -> None:
+        """Add passes to rows; an id may stand several times."""
+        ones = torch.ones_like(ids)
+        self.forwards.index_add_(0, ids, ones, alpha=forwards)
+        if backwards:
+            self.backwards.index_add_(0, ids, ones, alpha=backwards)
+
+    def approach(self, ids: Tensor, points: Tensor, margin: Tensor) -> None:
+        """Remember the failed points that came closest; an id may stand several times."""
+        better = margin > self.closest_margin[ids]
+        if not better.any():
+            return
+        if not better.all():
+            where = better.nonzero()[:, 0]
+            ids, points, margin = ids[where], points[where], margin[where]
+        first = foremost(ids, -margin)
+        if len(first) < len(ids):
+            ids, points, margin = ids[first], points[first], margin[first]
+        self.closest_margin[ids] = margin
+        if self.keep_closest:
+            self.closest[ids] = points
+
+    def close(self, ids: Tensor, reason: str) -> None:
+        """Close rows without a verdict."""
+        self.closed[ids] = True
+        for i in ids.tolist():
+            self.failure[i] = reason
+
+
+def foremost(ids: Tensor, key: Tensor) -> Tensor:
+    """For each id, the position of its smallest key; positions ascend by id."""
+    by_key = key.argsort(stable=True)
+    by_id = by_key[ids[by_key].argsort(stable=True)]
+    ordered = ids[by_id]
+    return by_id[torch.cat([ordered.new_ones(1, dtype=torch.bool), ordered[1:] != ordered[:-1]])]

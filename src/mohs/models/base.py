@@ -1,0 +1,36 @@
+"""Model: the small protocol between mohs and whatever classifies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from mohs.threat import Knowledge
+
+
+class Model(ABC):
+    """Anything that maps inputs to one score a class.
+
+    bounds: the range inputs live in; normalisation belongs inside the model. classes: how many. gives: the most it
+    grants (labels are one-hot scores). batch: the one number of rows it takes, or None. random: two calls may differ.
+    rejected: the class by which a detector refuses, or None.
+    """
+
+    name: str = "model"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    classes: int
+    gives: Knowledge = Knowledge.GRADIENT
+    batch: int | None = None
+    random: bool = False
+    rejected: int | None = None
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores [rows, classes] of inputs [rows, *input] in `bounds`, differentiable where `gives` says so."""
+
+    def double(self) -> Model | None:
+        """A float64 twin that takes float64 inputs, or None where there is none to be had."""
+        return None

@@ -1,0 +1,81 @@
+"""Few shapes: every call of a model is padded to a multiple of a quantum of rows, and split into micro-batches.
+
+A convolution or a matrix product may sum in another order at another number of rows, so the same example can get other
+bits in other company. The quantum is the smallest number of rows whose multiples give every row the same bits at
+every place; it is measured, not assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mohs.models.base import Model
+from mohs.threat import Knowledge
+
+QUANTA = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Batched:
+    """A model, the most rows of one call and the quantum its calls are padded to."""
+
+    model: Model
+    rows: int = 128
+    quantum: int = 16
+
+    def padded(self, x: Tensor) -> Tensor:
+        """x [n, *input] with copies of its first row up to a multiple of the quantum."""
+        missing = -len(x) % self.quantum
+        return torch.cat([x, x[:1].expand(missing, *x.shape[1:])]) if missing else x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[n, classes] for at most `rows` rows, differentiable; float64 for float64 inputs, else float32."""
+        out = self.model.logits(self.padded(x))[: len(x)]
+        return out if x.dtype == torch.float64 else out.float()
+
+    @torch.no_grad()
+    def scores(self, x: Tensor) -> Tensor:
+        """[n, classes] for any number of rows."""
+        return torch.cat([self.logits(part) for part in x.split(self.rows)])
+
+
+def measure_quantum(model: Model, x: Tensor, rows: int) -> int:
+    """The smallest quantum at which logits and gradients of the probes x are bit-equal at every place tried.
+
+    `rows` itself where none is: then every call has one shape.
+    """
+    probes = x[torch.arange(rows, device=x.device) % len(x)]
+    reference = _outputs(model, probes)
+    for quantum in QUANTA:
+        if quantum < rows and all(
+            torch.equal(got, want[place])
+            for place in _places(rows, quantum)
+            for got, want in zip(_outputs(model, probes[place]), reference, strict=True)
+        ):
+            return quantum
+    return rows
+
+
+def _places(rows: int, quantum: int) -> Sequence[Tensor]:
+    """Rows in other company: a few multiples of the quantum, from several offsets, in reverse."""
+    sizes = [k * quantum for k in {1, 2, 3, 5, rows // quantum - 1} if 0 < k * quantum <= rows]
+    ends = torch.arange(rows - 1, -1, -1)
+    return [ends[start : start + size] for size in sizes for start in (0, (rows - size) // 2 + 1, rows - size)]
+
+
+def _outputs(model: Model, x: Tensor) -> list[Tensor]:
+    if model.gives < Knowledge.GRADIENT:
+        with torch.no_grad():
+            return [model.logits(x)]
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model.logits(x)
+        weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device, dtype=logits.dtype)
+        gradient = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
+    return [logits.detach()] + ([] if gradient is None else [gradient])
+
+

@@ -1,0 +1,224 @@
+"""Guides and judges. A guide is a fast copy of a model that steers an attack; the judge is the model itself, untouched,
+and alone decides. Each step of preparing is kept only if logits and gradients stay those of the original, on probes."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mohs.models.base import Model
+from mohs.models.batched import Batched, measure_quantum
+from mohs.models.fold import fold_batch_norm, has_convolution
+from mohs.models.torch_model import TorchModel
+from mohs.threat import Aim, Goal, Knowledge
+
+LOGITS = 1e-4  # of the scale of the logits: the most a step may move them
+COSINE = 0.999  # of gradients before and after a step: the least it may be
+PROBES = 16  # examples a step is compared on
+CONFIRM_DRAWS = 100  # fresh draws on which a hit against a random model is confirmed
+
+
+@dataclass(frozen=True)
+class Guide(Batched):
+    """slack: four times the largest difference from the judge's logits seen on probes. A point within it is put to the
+    judge, so that a fast guide never hides a success. log: what was done to the copy, and why not."""
+
+    slack: float = 0.0
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judge's word on n points. reached, doubted [n] bool; margin [n] float32; label [n]; hits, trials [n] int64."""
+
+    reached: Tensor
+    doubted: Tensor
+    margin: Tensor
+    label: Tensor
+    hits: Tensor
+    trials: Tensor
+
+
+@dataclass(frozen=True)
+class Judge(Batched):
+    """exact: the model in float64, where it is to be had. noise: the largest difference of its float32 logits seen
+    on probes, which margins must exceed fourfold where float64 is not to be had."""
+
+    exact: Model | None = None
+    noise: float = 0.0
+
+    @torch.no_grad()
+    def confirm(self, x: Tensor, goal: Goal, aim: Aim) -> Verdict:
+        """Whether inputs x [n, *input] reach the goal.
+
+        A deterministic model must reach it in float32 and in float64, strictly; `doubted` where only float32 does.
+        A random one must reach it in at least half of fresh draws.
+        """
+        if self.model.random:
+            return self._confirm_random(x, goal, aim)
+        logits = self.scores(x)
+        margin = goal.margin(logits, aim)
+        if self.exact is None:
+            reached = margin > 4 * self.noise
+        else:
+            exact = Batched(self.exact, self.rows, self.quantum).scores(x.double())
+            reached = (margin > 0) & (goal.margin(exact, aim) > 0)
+        doubted = (margin > 0) & ~reached
+        trials = torch.ones_like(aim.y)
+        return Verdict(reached, doubted, margin, logits.argmax(1), reached.long(), trials)
+
+    def _confirm_random(self, x: Tensor, goal: Goal, aim: Aim) -> Verdict:
+        hits, total = torch.zeros_like(aim.y), torch.zeros(len(x), self.model.classes, device=x.device)
+        margins = torch.zeros(len(x), device=x.device)
+        for _ in range(CONFIRM_DRAWS):
+            logits = self.scores(x)
+            margin = goal.margin(logits, aim)
+            hits += margin > 0
+            margins += margin / CONFIRM_DRAWS
+            total += logits.softmax(1)
+        trials = torch.full_like(aim.y, CONFIRM_DRAWS)
+        return Verdict(2 * hits >= trials, torch.zeros_like(aim.y, dtype=torch.bool), margins, total.argmax(1), hits, trials)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the Oracle is handed: the judge, the guide and how they were made."""
+
+    judge: Judge
+    guide: Guide
+    notes: dict[str, object] = field(default_factory=dict)
+
+
+def prepare(model: Model, x: Tensor, *, rows: int = 128, quick: bool = True, compile: bool = False) -> Prepared:
+    """Make judge and guide of a model from a few clean examples x [n, *input] inside its bounds.
+
+    rows: micro-batch. quick: fold batch norm and use channels-last; False guides by the model itself. compile:
+    torch.compile the guide too; off unless it pays.
+    """
+    rows = model.batch or rows
+    probes = _probes(x.to(model.device), model)
+    log: list[str] = []
+    guide_model = _accelerate(model, probes, log, compile) if quick and isinstance(model, TorchModel) else model
+    measured = probes if model.batch is None else probes[: model.batch]
+    quantum = 1 if model.random else _quantum(model, guide_model, measured, rows)
+    exact = None if model.random else model.double()
+    plain = Batched(model, rows, quantum)
+    if model.random:
+        noise, slack = 0.0, 0.0
+    else:
+        with torch.no_grad():
+            reference = plain.scores(probes)
+            truth = reference if exact is None else Batched(exact, rows, quantum).scores(probes.double())
+            one_by_one = torch.cat([model.logits(part).float() for part in probes[:4].split(1)])
+            noise = max(float((reference - truth).abs().max()), float((one_by_one - reference[:4]).abs().max()))
+            drift = float((Batched(guide_model, rows, quantum).scores(probes) - reference).abs().max())
+        slack = 4 * max(drift, noise) if model.gives >= Knowledge.SCORES else 0.0
+    notes: dict[str, object] = {"guide": log, "quantum": quantum, "slack": slack, "noise": noise, "float64": exact is not None}
+    return Prepared(
+        Judge(model, rows, quantum, exact=exact, noise=noise),
+        Guide(guide_model, rows, quantum, slack=slack, log=tuple(log)),
+        notes,
+    )
+
+
+def _probes(x: Tensor, model: Model) -> Tensor:
+    """Half clean examples, half the same under noise: what attacked inputs look like to the arithmetic."""
+    low, high = model.bounds
+    clean = x[: PROBES // 2].float()
+    noise = torch.linspace(-1, 1, clean.numel(), device=x.device).view_as(clean).mul(997).sin() * 0.1 * (high - low)
+    return torch.cat([clean, (clean + noise).clamp(low, high)])
+
+
+def _quantum(model: Model, guide: Model, probes: Tensor, rows: int) -> int:
+    if model.batch is not None:
+        return model.batch
+    quantum = measure_quantum(model, probes, rows)
+    return quantum if guide is model else max(quantum, measure_quantum(guide, probes, rows))
+
+
+def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: bool) -> TorchModel:
+    """The model after every step that changed nothing worth a word; the reason of each goes to the log."""
+    if model.random or isinstance(model.module, torch.jit.ScriptModule):
+        log.append("untouched: " + ("random" if model.random else "TorchScript"))
+        return model
+    try:
+        guide = model.twin(copy.deepcopy(model.module).requires_grad_(False))
+    except (RuntimeError, TypeError) as error:
+        log.append(f"untouched: cannot be copied ({_first_line(error)})")
+        return model
+    reference = _response(model, probes)
+    steps: list[tuple[str, Callable[[nn.Module], nn.Module]]] = [("fold batch norm", _fold)]
+    if has_convolution(model.module) and probes.ndim == 4:
+        steps.append(("channels last", _channels_last))
+    if compiled:
+        steps.append(("compile", _compile))
+    for name, step in steps:
+        try:
+            candidate = guide.twin(step(guide.module))
+            kept, reason = _same(reference, _response(candidate, probes))
+        except Exception as error:  # a step may fail in any way: the guide then goes without it
+            kept, reason = False, _first_line(error)
+        log.append(f"{name}: {'kept' if kept else 'dropped'} ({reason})")
+        if kept:
+            guide = candidate
+    return guide
+
+
+def _fold(module: nn.Module) -> nn.Module:
+    folded, count = fold_batch_norm(module)
+    if count == 0:
+        raise ValueError("nothing to fold")
+    return folded.requires_grad_(False)
+
+
+class _ChannelsLast(nn.Module):
+    """Weights and inputs in channels-last memory, which CPU and GPU convolutions prefer."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> object:
+        return self.module(x.contiguous(memory_format=torch.channels_last))
+
+
+def _channels_last(module: nn.Module) -> nn.Module:
+    return _ChannelsLast(copy.deepcopy(module).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def _compile(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.compile(module, dynamic=False)  # type: ignore[return-value]
+
+
+def _response(model: TorchModel, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits and the gradient of a fixed mix of them, the probes' answer before and after a step."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model.logits(x)
+        if not logits.requires_grad:
+            return logits.detach().float(), None
+        weights = torch.linspace(-1, 1, logits.shape[1], device=x.device, dtype=logits.dtype)
+        gradient = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
+    return logits.detach().float(), gradient
+
+
+def _same(before: tuple[Tensor, Tensor | None], after: tuple[Tensor, Tensor | None]) -> tuple[bool, str]:
+    scale = float(before[0].abs().max().clamp_min(1e-12))
+    moved = float((after[0] - before[0]).abs().max()) / scale
+    if before[1] is None or after[1] is None:
+        return moved <= LOGITS and (before[1] is None) == (after[1] is None), f"logits within {moved:.1e} of their scale"
+    one, two = before[1].double().flatten(1), after[1].double().flatten(1)
+    cosine = float(nn.functional.cosine_similarity(one, two, dim=1, eps=1e-300).masked_fill(one.norm(dim=1) == 0, 1).min())
+    reason = f"logits within {moved:.1e} of their scale, gradient cosine {cosine:.6f}"
+    return moved <= LOGITS and cosine >= COSINE, reason
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,377 @@
+"""The Oracle: the only door between an attack and models.
+
+It asks the guide for gradients and scores and the judge for verdicts, refuses what the threat does not grant, counts,
+batches, averages over draws, leaves closed rows out and keeps the best point of every row. An attack is left with its
+own algorithm.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mohs.aim import Aim
+from mohs.errors import Refused
+from mohs.ledger import Ledger, Outcome, Status, foremost
+from mohs.losses import Loss
+from mohs.models.batched import Batched
+from mohs.models.prepare import Guide, Judge, Prepared
+from mohs.rng import Stream
+from mohs.threat import Goal, Knowledge, Threat
+
+COMPACT_AT = 0.875  # of the rows open: below it, copying the open ones costs less than carrying the closed ones
+
+
+NOTHING = torch.empty(0)
+
+
+class Answer(NamedTuple):
+    """Of each candidate; zeros where its row is closed. margin, loss [n]; logits [n, classes]; gradient [n, *point], or
+    [n, K, *point] of a jacobian. What was not asked for is empty."""
+
+    margin: Tensor
+    logits: Tensor
+    loss: Tensor = NOTHING
+    gradient: Tensor = NOTHING
+
+
+class Best(NamedTuple):
+    """The nearest confirmed success of each row. broken, distance [rows]; point [rows, ...] (the origin where none)."""
+
+    broken: Tensor
+    point: Tensor
+    distance: Tensor
+
+
+@dataclass(kw_only=True)
+class Oracle:
+    """One cohort under one attack. Every tensor has a row an example: `ids` says which row of the ledger it is.
+
+    stop: a row closes at its first success. draws: forward passes averaged in one answer (EOT). judged: False leaves
+    all verdicts to the caller (training). budget: queries a row may spend, None without limit.
+    """
+
+    judge: Judge
+    guide: Guide
+    threat: Threat
+    goal: Goal
+    x0: Tensor
+    aim: Aim
+    ids: Tensor
+    ledger: Ledger
+    stream: Stream
+    stop: bool = True
+    draws: int = 1
+    judged: bool = True
+    budget: int | None = None
+
+    @staticmethod
+    def begin(
+        prepared: Prepared,
+        threat: Threat,
+        goal: Goal,
+        x0: Tensor,
+        y: Tensor,
+        *,
+        ids: Tensor,
+        seed: int = 0,
+        stage: str = "",
+        reference: Tensor | None = None,
+        stop: bool = True,
+        draws: int = 1,
+        budget: int | None = None,
+        keep_closest: bool = True,
+    ) -> Oracle:
+        """The Oracle of a cohort. x0 [rows, *input]; y [rows]; ids [rows], the addresses of its randomness; reference:
+        the judge's clean logits where the caller has them. Rows to which the goal does not apply start closed."""
+        judge = prepared.judge
+        device = judge.model.device
+        threat = threat.within(judge.model.bounds)
+        x0, y, ids = x0.to(device), y.to(device), ids.to(device)
+        reference = judge.scores(x0) if reference is None else reference.to(device)
+        seeded = Stream.of(seed, ids)
+        ledger = Ledger(threat.origin(x0), keep_closest)
+        aim = goal.aim(y, reference, seeded)
+        oracle = Oracle(
+            judge=judge,
+            guide=prepared.guide,
+            threat=threat,
+            goal=goal,
+            x0=x0,
+            aim=aim,
+            ids=torch.arange(len(x0), device=device),
+            ledger=ledger,
+            stream=seeded.at(stage),
+            stop=stop,
+            draws=draws,
+            budget=budget,
+        )
+        ledger.closed |= ~goal.applies(aim)
+        return oracle
+
+    # what an attack asks
+
+    @property
+    def open(self) -> Tensor:
+        """[rows] bool: the rows still to be attacked."""
+        return ~self.ledger.closed[self.ids]
+
+    @property
+    def best(self) -> Best:
+        ledger, ids = self.ledger, self.ids
+        return Best(ledger.broken[ids], ledger.point[ids], ledger.distance[ids])
+
+    def steps(self, n: int) -> Iterator[int]:
+        """0, 1, …, n - 1, for as long as any row is open."""
+        return itertools.takewhile(lambda _: bool(self.open.any()), range(n))
+
+    def compact(self, *state: Tensor) -> tuple[Tensor, ...]:
+        """Drop closed rows, here and in the attack's own per-row state, once there are enough of them."""
+        live = self.open
+        if int(live.sum()) > COMPACT_AT * len(live):
+            return state
+        kept = live.nonzero()[:, 0]
+        self.keep(kept)
+        return tuple(value[kept] for value in state)
+
+    def gradient(self, p: Tensor, loss: Loss, rows: Tensor | None = None) -> Answer:
+        """Margin, logits, loss and its gradient at points p; candidate i belongs to row rows[i] (row i without)."""
+        return self._ask(p, rows, self.guide, Knowledge.GRADIENT, loss)
+
+    def jacobian(self, p: Tensor, classes: Tensor, rows: Tensor | None = None) -> Answer:
+        """Gradients of the logits of `classes` [n, K], at one forward and K backward passes."""
+        return self._ask(p, rows, self.guide, Knowledge.GRADIENT, classes)
+
+    def scores(self, p: Tensor, loss: Loss | None = None, rows: Tensor | None = None) -> Answer:
+        """Margin, logits and loss."""
+        return self._ask(p, rows, self.guide, Knowledge.SCORES, loss)
+
+    def reached(self, p: Tensor, rows: Tensor | None = None) -> Tensor:
+        """[n] bool: whether the judge's label at each point reaches the goal."""
+        return self._ask(p, rows, self.judge, Knowledge.LABEL, None).margin > 0
+
+    # what runs an attack
+
+    def attempt(self, aim: Aim, number: int) -> Oracle:
+        """A try: the same ledger, another aim and stream, open rows only."""
+        part = replace(self, aim=aim, stream=self.stream.at("try", number))
+        part.keep(part.open.nonzero()[:, 0])
+        return part
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone."""
+        self.x0, self.aim = self.x0[rows], self.aim.take(rows)
+        self.ids, self.stream = self.ids[rows], self.stream.take(rows)
+
+    def settle(self, p: Tensor) -> None:
+        """Put the last points to the judge, always."""
+        with_judge = replace(self, judged=True, draws=1)
+        with_judge._ask(p, None, self.judge, Knowledge.TRANSFER, None)
+
+    def guided_by(self, guide: Guide) -> Oracle:
+        return replace(self, guide=guide)
+
+    def outcome(self, seconds: float = 0.0) -> Outcome:
+        """The ledger's rows as evidence. `seconds` is shared out by passes."""
+        ledger = self.ledger
+        applies = self.goal.applies(self.aim)
+        facts = zip(applies.tolist(), ledger.broken.tolist(), ledger.doubted.tolist(), ledger.failure, strict=True)
+        verdicts = [_verdict(*fact) for fact in facts]
+        where = ledger.broken.view(-1, *[1] * (ledger.point.ndim - 1))
+        point = torch.where(where, ledger.point, ledger.closest)
+        adversarial = self.threat.apply(point, self.x0)
+        passes = (ledger.forwards + 2 * ledger.backwards + ledger.judged).double()
+        shares = passes / passes.sum().clamp_min(1)
+        return Outcome(
+            status=[status for status, _ in verdicts],
+            reason=[reason for _, reason in verdicts],
+            point=point.cpu(),
+            adversarial=adversarial.detach().cpu(),
+            distance=torch.where(ledger.broken, ledger.distance, torch.inf).cpu(),
+            margin=torch.where(ledger.broken, ledger.margin, ledger.closest_margin).cpu(),
+            label=ledger.label.cpu(),
+            hits=ledger.hits.cpu(),
+            trials=ledger.trials.cpu(),
+            queries=ledger.queries.cpu(),
+            queries_to_success=ledger.first.cpu(),
+            forwards=ledger.forwards.cpu(),
+            backwards=ledger.backwards.cpu(),
+            seconds=(shares * seconds).cpu(),
+        )
+
+    # inside
+
+    def _ask(self, p: Tensor, rows: Tensor | None, model: Batched, level: Knowledge, want: Loss | Tensor | None) -> Answer:
+        self._grant(model, level)
+        live = self.open
+        keep = live if rows is None else live[rows]
+        whole = bool(keep.all())
+        index = torch.arange(len(p), device=p.device) if whole else keep.nonzero()[:, 0]
+        if self.budget is not None:
+            index = self._afford(index, rows)
+            whole = len(index) == len(p)
+        if len(index) == 0:
+            return self._blank(p, want)
+        q = p.detach() if whole else p.detach()[index]
+        r = (index if rows is None else rows[index]) if rows is not None or not whole else None
+        parts = []
+        for start in range(0, len(q), model.rows):
+            span = slice(start, start + model.rows)
+            parts.append(self._answer(q[span], span if r is None else r[span], model, level, want, index[span]))
+        answer = parts[0] if len(parts) == 1 else _cat(parts)
+        backwards = 0 if level < Knowledge.GRADIENT else want.shape[1] if isinstance(want, Tensor) else 1
+        ids = self.ids if r is None else self.ids[r]
+        if level == Knowledge.TRANSFER or model is self.judge:
+            self.ledger.judged.index_add_(0, ids, torch.ones_like(ids))
+        else:
+            self.ledger.count(ids, self.draws, self.draws * backwards)
+        self._inspect(ids, answer)
+        if self.judged and (self.threat.knowledge > Knowledge.TRANSFER or level == Knowledge.TRANSFER):
+            self._note(q, r, ids, answer.margin)
+        return answer if whole else _scatter(answer, index, len(p))
+
+    def _grant(self, model: Batched, level: Knowledge) -> None:
+        granted = self.threat.knowledge
+        if granted == Knowledge.TRANSFER and model is not self.judge:
+            return  # a surrogate of the adversary's own
+        if level > granted:
+            raise Refused(f"the attack asks for {level}, and the threat {self.threat} grants {granted} of the model")
+        if level > model.model.gives:
+            raise Refused(f"the attack asks for {level}, and the model {model.model.name} gives {model.model.gives}")
+
+    def _answer(
+        self, q: Tensor, r: Tensor | slice, model: Batched, level: Knowledge, want: Loss | Tensor | None, at: Tensor
+    ) -> Answer:
+        """Ask about one micro-batch."""
+        x0 = self.x0[r]
+        aim = Aim(*(None if v is None else v[r] for v in self.aim))
+        if isinstance(want, Tensor):
+            want = want[at]
+        if self.draws == 1 and not model.model.random:
+            return self._once(q, x0, aim, model, level, want, None)
+        calls = self.ledger.forwards[self.ids[r]]  # by the row's own count: fresh at every call
+        draws = [Stream(self.stream.keys[r] ^ calls).at("draw", k) for k in range(self.draws)]
+        with torch.random.fork_rng():
+            return _mean([self._once(q, x0, aim, model, level, want, draw) for draw in draws])
+
+    def _once(
+        self, q: Tensor, x0: Tensor, aim: Aim, model: Batched, level: Knowledge, want: Loss | Tensor | None, draw: Stream | None
+    ) -> Answer:
+        """One forward pass, and the backward ones wanted."""
+        if draw is not None:
+            torch.manual_seed(int(draw.keys[0]))  # a random module draws from torch's own generator
+        if level == Knowledge.GRADIENT:
+            return self._differentiate(q, x0, aim, model, want, draw)
+        with torch.no_grad():
+            logits = model.logits(self.threat.apply(q, x0, draw))
+            loss = NOTHING if want is None or isinstance(want, Tensor) else want(logits, aim)
+        return Answer(self.goal.margin(logits, aim), logits, loss)
+
+    def _differentiate(
+        self, q: Tensor, x0: Tensor, aim: Aim, model: Batched, want: Loss | Tensor | None, draw: Stream | None
+    ) -> Answer:
+        point = q.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = model.logits(self.threat.apply(point, x0, draw))
+            if not logits.requires_grad:
+                raise Refused(f"the model {model.model.name} gives no gradient: its output does not depend on the input")
+            if isinstance(want, Tensor):
+                chosen = logits.gather(1, want)
+                columns = [torch.autograd.grad(c.sum(), point, retain_graph=True)[0] for c in chosen.unbind(1)]
+                loss, gradient = NOTHING, torch.stack(columns, 1)
+            else:
+                assert want is not None
+                loss = want(logits, aim)
+                (gradient,) = torch.autograd.grad(loss.sum(), point)
+        logits = logits.detach()
+        return Answer(self.goal.margin(logits, aim), logits, loss.detach(), gradient)
+
+    def _inspect(self, ids: Tensor, answer: Answer) -> None:
+        """Close the rows in which something is not a number: an error is not robustness."""
+        values = [v for v in (answer.margin, answer.loss, answer.gradient) if len(v)]
+        if all(bool(v.sum().isfinite()) for v in values):
+            return
+        bad = torch.stack([~v.flatten(1).isfinite().all(1) if v.ndim > 1 else v.isnan() for v in values]).any(0)
+        if bad.any():
+            self.ledger.close(ids[bad].unique(), "error: the model answered with a number that is not finite")
+
+    def _note(self, q: Tensor, r: Tensor | None, ids: Tensor, margin: Tensor) -> None:
+        """A hit, or one within the guide's slack, counts once the judge confirms it."""
+        self.ledger.approach(ids, q, margin)
+        near = margin > -self.guide.slack
+        if self.threat.epsilon < torch.inf:
+            near &= ~self.ledger.broken[ids]  # any success will do
+        hits = near.nonzero()[:, 0]
+        if len(hits) == 0:
+            return
+        rows = hits if r is None else r[hits]
+        distance = self.threat.distance(q[hits], self.x0[rows])
+        useful = self.threat.contains(q[hits], self.x0[rows]) & (distance < self.ledger.distance[ids[hits]])
+        where = useful.nonzero()[:, 0]
+        if len(where):
+            self._judge(q[hits[where]], rows[where], distance[where])
+
+    def _judge(self, q: Tensor, rows: Tensor, distance: Tensor) -> None:
+        ledger, ids = self.ledger, self.ids[rows]
+        verdict = self.judge.confirm(self.threat.apply(q, self.x0[rows]), self.goal, self.aim.take(rows))
+        ledger.judged.index_add_(0, ids, verdict.trials)
+        ledger.doubted[ids[verdict.doubted]] = True
+        good = verdict.reached.nonzero()[:, 0]
+        if len(good) == 0:
+            return
+        good = good[foremost(ids[good], distance[good])]
+        ids = ids[good]
+        ledger.first[ids] = torch.where(ledger.first[ids] < 0, ledger.queries[ids], ledger.first[ids])
+        ledger.broken[ids] = True
+        ledger.point[ids], ledger.distance[ids] = q[good], distance[good]
+        ledger.margin[ids], ledger.label[ids] = verdict.margin[good], verdict.label[good]
+        ledger.hits[ids], ledger.trials[ids] = verdict.hits[good], verdict.trials[good]
+        if self.stop:
+            ledger.closed[ids] = True
+
+    def _afford(self, index: Tensor, rows: Tensor | None) -> Tensor:
+        """Leave out what the budget does not cover, and close the rows that ran out of it."""
+        assert self.budget is not None
+        ids = self.ids[index if rows is None else rows[index]]
+        order = torch.arange(len(ids), device=ids.device)
+        earlier = ((ids[None] == ids[:, None]) & (order[None] < order[:, None])).sum(1)
+        covered = self.ledger.queries[ids] + (earlier + 1) * self.draws <= self.budget
+        if not covered.all():
+            self.ledger.close(ids[~covered].unique(), f"undecided: the budget of {self.budget} queries is spent")
+        return index[covered]
+
+    def _blank(self, p: Tensor, want: Loss | Tensor | None) -> Answer:
+        zeros = p.new_zeros(len(p))
+        shape = (len(p), want.shape[1], *p.shape[1:]) if isinstance(want, Tensor) else p.shape
+        return Answer(zeros, p.new_zeros(len(p), self.judge.model.classes), zeros, p.new_zeros(shape))
+
+
+def _verdict(fits: bool, broken: bool, doubted: bool, failure: str | None) -> tuple[Status, str]:
+    if not fits:
+        return Status.INAPPLICABLE, "the goal does not apply"
+    if broken:
+        return Status.BROKEN, ""
+    if failure is not None:
+        kind, _, reason = failure.partition(": ")
+        return Status(kind), reason
+    if doubted:
+        return Status.UNDECIDED, "rounding: the goal was reached in float32 and not beyond its rounding"
+    return Status.SURVIVED, ""
+
+
+def _cat(parts: list[Answer]) -> Answer:
+    return Answer(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _mean(parts: list[Answer]) -> Answer:
+    return Answer(*(torch.stack(column).mean(0) for column in zip(*parts, strict=True)))
+
+
+def _scatter(answer: Answer, index: Tensor, n: int) -> Answer:
+    """The answers of the candidates asked about, among n."""
+    return Answer(*(v.new_zeros(n, *v.shape[1:]).index_copy_(0, index, v) if len(v) else v for v in answer))

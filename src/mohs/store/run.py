@@ -1,0 +1,150 @@
+"""A run folder: `run.json` (what was asked and planned), `records/*.parquet`, `examples/*.safetensors`, `events.jsonl`.
+
+The record file of a unit is its commit mark: examples are durable before it appears. A killed process loses at most
+the unit in hand. One process writes a run at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save
+
+from mohs.errors import RunError
+from mohs.store import records
+from mohs.store.faults import append_durably, write_durably
+
+SCHEMA_VERSION = 1
+
+
+class Unit(NamedTuple):
+    """The address of one cohort under one stage."""
+
+    threat: int
+    goal: int
+    stage: int
+    chunk: int
+
+    def __str__(self) -> str:
+        if self.stage < 0:
+            return f"clean-g{self.goal:03d}-c{self.chunk:05d}"
+        return f"t{self.threat:02d}-g{self.goal:03d}-s{self.stage:02d}-c{self.chunk:05d}"
+
+
+class Run:
+    """A run on disk. `Run.create` begins one, `Run.open` reads or resumes one."""
+
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self.folder = folder
+        self.spec = spec
+
+    @classmethod
+    def create(cls, folder: str | Path, spec: dict[str, Any]) -> Run:
+        """A new run in a folder that does not exist yet, or is empty."""
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} exists and is not empty; name another folder, or go on with: mohs resume {folder}")
+        try:
+            for name in ("records", "examples"):
+                (folder / name).mkdir(parents=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {folder}: {error.strerror}") from error
+        run = cls(folder, {"schema": SCHEMA_VERSION, **spec})
+        write_durably(folder / "run.json", json.dumps(run.spec, indent=1, ensure_ascii=False).encode())
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """The run in a folder; RunError where there is none or it is of another schema."""
+        folder = Path(folder)
+        try:
+            spec = json.loads((folder / "run.json").read_text())
+            schema = spec["schema"]
+        except FileNotFoundError:
+            raise RunError(f"{folder} is not a run: it has no run.json; `mohs runs` lists the runs there are") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{folder}/run.json cannot be read: {error}") from error
+        if schema != SCHEMA_VERSION:
+            raise RunError(f"{folder} has schema {schema}, and this mohs reads schema {SCHEMA_VERSION}; use the mohs that made it")
+        return cls(folder, spec)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; RunError where another process does."""
+        with open(self.folder / "lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise RunError(f"{self.folder} is being written by another process (pid {holder}); wait for it") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def commit(self, unit: Unit, table: pa.Table, examples: dict[str, np.ndarray]) -> None:
+        """Make a unit durable: its examples, then its records."""
+        if examples:
+            write_durably(self.folder / "examples" / f"{unit}.safetensors", save(examples))
+        write_durably(self.folder / "records" / f"{unit}.parquet", records.to_bytes(table))
+
+    def committed(self, unit: Unit) -> pa.Table | None:
+        """The records of a unit, or None where it was not committed."""
+        path = self.folder / "records" / f"{unit}.parquet"
+        return pq.read_table(path) if path.exists() else None
+
+    def records(self) -> pa.Table:
+        """Every committed record."""
+        return records.concat([pq.read_table(path) for path in sorted((self.folder / "records").glob("*.parquet"))])
+
+    def examples(self) -> Iterator[dict[str, np.ndarray]]:
+        """The stored successes, unit by unit: ids, threat, goal, adversarial, distance; only of committed units."""
+        for path in sorted((self.folder / "records").glob("*.parquet")):
+            stored = self.folder / "examples" / f"{path.stem}.safetensors"
+            if stored.exists():
+                yield load_file(stored)
+
+    def unit_examples(self, unit: Unit) -> dict[str, np.ndarray]:
+        """What a committed unit stored; nothing where it stored nothing."""
+        path = self.folder / "examples" / f"{unit}.safetensors"
+        return load_file(path) if path.exists() else {}
+
+    def event(self, kind: str, **facts: object) -> None:
+        """Append to the run's log."""
+        line = json.dumps({"at": round(time.time(), 3), "event": kind, **facts}, ensure_ascii=False)
+        append_durably(self.folder / "events.jsonl", b"\n" + line.encode() + b"\n")  # a torn line must not take the next along
+
+    def events(self) -> list[dict[str, Any]]:
+        """The run's log; a line torn by a crash is skipped."""
+        path = self.folder / "events.jsonl"
+        found = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    @property
+    def complete(self) -> bool:
+        return any(event["event"] == "complete" for event in self.events())
+
+    def copy(self, folder: str | Path) -> Run:
+        """The same run in another folder."""
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(f"{folder} exists and is not empty; name another folder")
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock", "*.tmp"))
+        return Run(folder, self.spec)

@@ -1,0 +1,101 @@
+"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, with constraints added by `+`:
+`linf:8/255+quantise:8bit+mask:mutable.npy+limit:limit.npy+bounds:bounds.npz+knowledge:scores`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mohs.errors import ThreatError, UnknownName
+from mohs.threat.constraints import Constraints
+from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, Threat
+
+EXAMPLES = "examples: linf:8/255, l2:0.5, l1:12, l0:20px, linf:8/255+quantise:8bit"
+
+
+def number(text: str) -> float:
+    """A number or a fraction such as 8/255; `inf` for no budget."""
+    try:
+        return math.inf if text == "inf" else float(Fraction(text.replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise ThreatError(f"{text!r} is not a number or a fraction; {EXAMPLES}") from None
+
+
+def _l0(text: str) -> L0:
+    return L0(number(text.removesuffix("px")), pixels=text.endswith("px"))
+
+
+SETS: dict[str, Callable[[str], Threat]] = {
+    "linf": lambda text: Linf(number(text)),
+    "l2": lambda text: L2(number(text)),
+    "l1": lambda text: L1(number(text)),
+    "l0": _l0,
+}
+LIMITS = ("quantise", "mask", "limit", "bounds", "knowledge")
+
+
+def parse_threat(text: str) -> Threat:
+    """A threat from its grammar; ThreatError or UnknownName says what was wrong and shows examples."""
+    first, *rest = (part.strip() for part in text.split("+"))
+    name, colon, value = first.partition(":")
+    if name not in SETS:
+        raise UnknownName("threat", name, SETS)
+    if not colon or not value:
+        raise ThreatError(f"the threat {text!r} has no budget; {EXAMPLES}")
+    threat = SETS[name](value)
+    for part in rest:
+        threat = _constrain(threat, part)
+    return threat
+
+
+def _constrain(threat: Threat, part: str) -> Threat:
+    name, _, value = part.partition(":")
+    match name:
+        case "quantise":
+            bits = value.removesuffix("bit")
+            if not bits.isdigit() or not 1 <= int(bits) <= 16:
+                raise ThreatError(f"{part!r} should read quantise:Nbit with N from 1 to 16, such as quantise:8bit")
+            return _with(threat, replace(threat.constraints, bits=int(bits)))
+        case "mask":
+            return _with(threat, replace(threat.constraints, mask=_array(value)["value"].bool()))
+        case "limit":
+            return _with(threat, replace(threat.constraints, limit=_array(value)["value"].float()))
+        case "bounds":
+            arrays = _array(value)
+            if not {"low", "high"} <= arrays.keys():
+                raise ThreatError(f"{value} holds {', '.join(arrays)}; bounds need an .npz with the arrays low and high")
+            low, high = arrays["low"].float(), arrays["high"].float()
+            return _with(threat, replace(threat.constraints, low=low, high=high))
+        case "knowledge":
+            return replace(threat, knowledge=parse_knowledge(value))
+    raise UnknownName("constraint", name, LIMITS)
+
+
+def parse_knowledge(text: str) -> Knowledge:
+    names = {str(level): level for level in Knowledge}
+    if text not in names:
+        raise UnknownName("knowledge", text, names)
+    return names[text]
+
+
+def _with(threat: Threat, constraints: Constraints) -> Threat:
+    return replace(threat, constraints=constraints)
+
+
+def _array(path: str) -> dict[str, Tensor]:
+    """The arrays of an .npz, or the one of an .npy as `value`; never unpickles."""
+    if not Path(path).is_file():
+        raise ThreatError(f"the constraint file {path} does not exist; it is an .npy or .npz array of the input's shape")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ThreatError(f"{path} is not a plain .npy or .npz array: {error}") from None
+    arrays = {"value": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}

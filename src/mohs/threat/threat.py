@@ -1,0 +1,214 @@
+"""Threats: the set an adversary may choose from, and what they know. An attack moves a point of it, a row an example."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from mohs import geometry
+from mohs.errors import ThreatError
+from mohs.geometry import Norm, Number, per_row
+from mohs.rng import Stream
+from mohs.threat.constraints import Constraints
+
+ULP = 2.0**-23  # of float32 at 1: what x0 + epsilon may be rounded by
+
+
+class Knowledge(IntEnum):
+    """What the adversary gets to see, and what a model gives: each level includes those below."""
+
+    TRANSFER = 0  # nothing: an attack made elsewhere, judged once
+    LABEL = 1  # the predicted class
+    SCORES = 2  # the logits or probabilities
+    GRADIENT = 3  # derivatives
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat(ABC):
+    """S(x0) as points p [rows, ...]; for a norm the point is the input itself, so that attacks read as printed.
+
+    epsilon: the budget, in the set's own units; infinite for minimal-norm attacks. bounds: the model's, which the
+    Oracle's maker fills in. Every method is differentiable where it says so and couples no rows.
+    """
+
+    epsilon: float
+    knowledge: Knowledge = Knowledge.GRADIENT
+    constraints: Constraints = field(default_factory=Constraints)
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def origin(self, x0: Tensor) -> Tensor:
+        """The point of no change."""
+
+    @abstractmethod
+    def apply(self, p: Tensor, x0: Tensor, draw: Stream | None = None) -> Tensor:
+        """The input at a point, differentiable in p; `draw` is the randomness of sets that have any."""
+
+    @abstractmethod
+    def distance(self, p: Tensor, x0: Tensor) -> Tensor:
+        """[rows] float64, in the units of epsilon, differentiable."""
+
+    @abstractmethod
+    def project(self, p: Tensor, x0: Tensor, epsilon: Number | None = None) -> Tensor:
+        """The nearest point of the set (of budget `epsilon`, a number or one a row, where given). May overwrite p."""
+
+    @abstractmethod
+    def step(self, p: Tensor, g: Tensor, x0: Tensor, size: Number, epsilon: Number | None = None) -> Tensor:
+        """The steepest step along the gradient g, projected. `size`, a number or one a row, is in units of epsilon
+        (of 1 where epsilon is infinite). May overwrite g."""
+
+    @abstractmethod
+    def random_point(self, x0: Tensor, stream: Stream, epsilon: Number | None = None) -> Tensor:
+        """A random point of the set; uniform in the ball for the convex norms."""
+
+    @abstractmethod
+    def check(self, x0: Tensor) -> None:
+        """Raise ThreatError where the threat does not fit the examples."""
+
+    def contains(self, p: Tensor, x0: Tensor) -> Tensor:
+        """[rows] bool, decided in float64 with one float32 ulp of the bounds to spare."""
+        return self.distance(p, x0) <= self.epsilon * (1 + 1e-6) + self._rounding()
+
+    def _rounding(self) -> float:
+        return 0.0
+
+    def within(self, bounds: tuple[float, float]) -> Self:
+        """The threat in a model's bounds."""
+        return replace(self, bounds=bounds)
+
+    def minimal(self) -> Self:
+        """The same threat without a budget: the nearest success is wanted."""
+        return replace(self, epsilon=math.inf)
+
+
+@dataclass(frozen=True)
+class NormThreat(Threat):
+    """All inputs of the box within epsilon of x0 in a norm: the point is the input."""
+
+    epsilon: float
+    knowledge: Knowledge = field(default=Knowledge.GRADIENT, kw_only=True)
+    constraints: Constraints = field(default_factory=Constraints, kw_only=True)
+    bounds: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)
+
+    @property
+    @abstractmethod
+    def norm(self) -> Norm:
+        """The geometry."""
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise ThreatError(f"the threat {self.name} has epsilon {self.epsilon}; it must be 0 or more")
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.epsilon:g}{self.constraints}"
+
+    def origin(self, x0: Tensor) -> Tensor:
+        return x0.clone()
+
+    def apply(self, p: Tensor, x0: Tensor, draw: Stream | None = None) -> Tensor:
+        if self.constraints.bits is None:
+            return p
+        shown = self._quantised(p.detach(), x0)
+        return shown + (p - p.detach()) if p.requires_grad else shown
+
+    def distance(self, p: Tensor, x0: Tensor) -> Tensor:
+        return self.norm.distance(self.apply(p, x0).double() - x0.double())
+
+    def project(self, p: Tensor, x0: Tensor, epsilon: Number | None = None) -> Tensor:
+        low, high = self.constraints.box(x0, self.bounds)
+        return self.norm.project(p, x0, self.epsilon if epsilon is None else epsilon, low, high)
+
+    def step(self, p: Tensor, g: Tensor, x0: Tensor, size: Number, epsilon: Number | None = None) -> Tensor:
+        budget = self.epsilon if epsilon is None else epsilon
+        direction = self.norm.steepest(self.constraints.mutable(g))
+        return self.project(direction.mul_(per_row(size * _unit(budget), g)).add_(p), x0, budget)
+
+    def random_point(self, x0: Tensor, stream: Stream, epsilon: Number | None = None) -> Tensor:
+        budget = self.epsilon if epsilon is None else epsilon
+        offset = self.constraints.mutable(self.norm.ball(x0, stream))
+        return self.project(offset.mul_(per_row(_unit(budget), x0)).add_(x0), x0, budget)
+
+    def check(self, x0: Tensor) -> None:
+        self.constraints.check(x0, self.bounds)
+        side = self.bounds[1] - self.bounds[0]
+        widest = float(self.norm.distance(torch.full_like(x0[:1], side))[0])
+        if math.isfinite(self.epsilon) and self.epsilon > widest * (1 + 1e-9):
+            raise ThreatError(
+                f"epsilon {self.epsilon:g} is outside the box: two inputs in {list(self.bounds)} of this shape are at most "
+                f"{widest:g} apart in {self.name}; epsilon is in the units of the input (8/255, not 8, for images in [0, 1])"
+            )
+
+    def _quantised(self, p: Tensor, x0: Tensor) -> Tensor:
+        """The grid point nearest to p; toward x0 for rows that rounding would carry out of the ball."""
+        shown = self.constraints.snap(p, self.bounds)
+        inside = self.norm.distance(shown.double() - x0.double()) <= self.epsilon * (1 + 1e-6) + self._rounding()
+        return torch.where(per_row(inside, p), shown, self.constraints.toward(p, x0, self.bounds))
+
+    def _rounding(self) -> float:
+        return ULP * max(map(abs, self.bounds))
+
+
+def _unit(epsilon: Number) -> Number:
+    """What a step is measured in: epsilon, or 1 where there is none."""
+    if isinstance(epsilon, Tensor):
+        return torch.where(epsilon.isfinite(), epsilon, 1.0)
+    return epsilon if math.isfinite(epsilon) else 1.0
+
+
+@dataclass(frozen=True)
+class Linf(NormThreat):
+    """Every entry moves by at most epsilon."""
+
+    name = "linf"
+
+    @property
+    def norm(self) -> Norm:
+        return geometry.LINF
+
+
+@dataclass(frozen=True)
+class L2(NormThreat):
+    """The Euclidean length of the change is at most epsilon."""
+
+    name = "l2"
+
+    @property
+    def norm(self) -> Norm:
+        return geometry.L2
+
+
+@dataclass(frozen=True)
+class L1(NormThreat):
+    """The absolute changes sum to at most epsilon."""
+
+    name = "l1"
+
+    @property
+    def norm(self) -> Norm:
+        return geometry.L1
+
+
+@dataclass(frozen=True)
+class L0(NormThreat):
+    """At most epsilon entries change; with `pixels`, epsilon positions of [channels, ...] inputs."""
+
+    pixels: bool = field(default=False, kw_only=True)
+    name = "l0"
+
+    @property
+    def norm(self) -> Norm:
+        return geometry.L0_PIXELS if self.pixels else geometry.L0
+
+    def __str__(self) -> str:
+        return f"l0:{self.epsilon:g}{'px' if self.pixels else ''}{self.constraints}"
