@@ -1,15 +1,15 @@
 """One tree of errors: every refusal mohs makes on purpose is a `MohsError`.
 
-    MohsError
-    ├── RequestError          the request was wrong                           exit code 2
-    │   ├── UnknownName       no such attack, threat, profile, file, class: the nearest names are given
-    │   ├── ThreatError       a threat, goal or constraint that cannot be
-    │   ├── DataError         examples that cannot be audited
-    │   ├── ModelError        a model that cannot be loaded, or breaks its contract
-    │   ├── Refused           an attack asked for what the threat or the model does not grant
-    │   ├── Missing           an optional package is not installed
-    │   └── RunError          a run folder that cannot be used
-    └── RunFailed             the run itself failed and can be resumed         exit code 3
+MohsError
+├── RequestError          the request was wrong                           exit code 2
+│   ├── UnknownName       no such attack, threat, profile, file, class: the nearest names are given
+│   ├── ThreatError       a threat, goal or constraint that cannot be
+│   ├── DataError         examples that cannot be audited
+│   ├── ModelError        a model that cannot be loaded, or breaks its contract
+│   ├── Refused           an attack asked for what the threat or the model does not grant
+│   ├── Missing           an optional package is not installed
+│   └── RunError          a run folder that cannot be used
+└── RunFailed             the run itself failed and can be resumed         exit code 3
 """
 
 from __future__ import annotations

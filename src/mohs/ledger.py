@@ -8,6 +8,8 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from mohs.models.prepare import Verdict
+
 
 class Status(StrEnum):
     """The first three are evidence; the others are not, and never count as robustness."""
@@ -123,6 +125,21 @@ class Ledger:
         self.closest_margin[ids] = margin
         if self.keep_closest:
             self.closest[ids] = points
+
+    def succeed(self, ids: Tensor, points: Tensor, distance: Tensor, verdict: Verdict, *, first: bool = True) -> None:
+        """Keep the confirmed successes that are nearer than those known; an id may stand several times. first: note the
+        queries spent at a row's first success."""
+        good = (verdict.reached & (distance < self.distance[ids])).nonzero()[:, 0]
+        if len(good) == 0:
+            return
+        good = good[foremost(ids[good], distance[good])]
+        ids = ids[good]
+        if first:
+            self.first[ids] = torch.where(self.broken[ids], self.first[ids], self.queries[ids])
+        self.broken[ids] = True
+        self.point[ids], self.distance[ids] = points[good], distance[good]
+        self.margin[ids], self.label[ids] = verdict.margin[good], verdict.label[good]
+        self.hits[ids], self.trials[ids] = verdict.hits[good], verdict.trials[good]
 
     def close(self, ids: Tensor, reason: str) -> None:
         """Close rows without a verdict."""

@@ -8,6 +8,7 @@ own algorithm.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from mohs.aim import Aim
 from mohs.errors import Refused
-from mohs.ledger import Ledger, Outcome, Status, foremost
+from mohs.ledger import Ledger, Outcome, Status
 from mohs.losses import Loss
 from mohs.models.batched import Batched
 from mohs.models.prepare import Guide, Judge, Prepared
@@ -53,7 +54,8 @@ class Oracle:
     """One cohort under one attack. Every tensor has a row an example: `ids` says which row of the ledger it is.
 
     stop: a row closes at its first success. draws: forward passes averaged in one answer (EOT). judged: False leaves
-    all verdicts to the caller (training). budget: queries a row may spend, None without limit.
+    all verdicts to the caller (training). budget: queries a row may spend, None without limit. deadline: of `time.monotonic`,
+    after which open rows close as undecided.
     """
 
     judge: Judge
@@ -69,6 +71,7 @@ class Oracle:
     draws: int = 1
     judged: bool = True
     budget: int | None = None
+    deadline: float | None = None
 
     @staticmethod
     def begin(
@@ -85,6 +88,7 @@ class Oracle:
         stop: bool = True,
         draws: int = 1,
         budget: int | None = None,
+        deadline: float | None = None,
         keep_closest: bool = True,
     ) -> Oracle:
         """The Oracle of a cohort. x0 [rows, *input]; y [rows]; ids [rows], the addresses of its randomness; reference:
@@ -110,6 +114,7 @@ class Oracle:
             stop=stop,
             draws=draws,
             budget=budget,
+            deadline=deadline,
         )
         ledger.closed |= ~goal.applies(aim)
         return oracle
@@ -128,7 +133,7 @@ class Oracle:
 
     def steps(self, n: int) -> Iterator[int]:
         """0, 1, …, n - 1, for as long as any row is open."""
-        return itertools.takewhile(lambda _: bool(self.open.any()), range(n))
+        return itertools.takewhile(lambda _: self._in_time() and bool(self.open.any()), range(n))
 
     def compact(self, *state: Tensor) -> tuple[Tensor, ...]:
         """Drop closed rows, here and in the attack's own per-row state, once there are enough of them."""
@@ -204,9 +209,23 @@ class Oracle:
             seconds=(shares * seconds).cpu(),
         )
 
+    def recall(self, rows: Tensor, p: Tensor) -> None:
+        """Put known successes of these rows to the judge, without counting them."""
+        x0 = self.x0[rows]
+        verdict = self.judge.confirm(self.threat.apply(p, x0), self.goal, self.aim.take(rows))
+        self.ledger.succeed(self.ids[rows], p, self.threat.distance(p, x0), verdict, first=False)
+
     # inside
 
-    def _ask(self, p: Tensor, rows: Tensor | None, model: Batched, level: Knowledge, want: Loss | Tensor | None) -> Answer:
+    def _in_time(self) -> bool:
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        if late:
+            self.ledger.close(self.ids[self.open], "undecided: the time is up")
+        return not late
+
+    def _ask(
+        self, p: Tensor, rows: Tensor | None, model: Batched, level: Knowledge, want: Loss | Tensor | None
+    ) -> Answer:
         self._grant(model, level)
         live = self.open
         keep = live if rows is None else live[rows]
@@ -260,7 +279,14 @@ class Oracle:
             return _mean([self._once(q, x0, aim, model, level, want, draw) for draw in draws])
 
     def _once(
-        self, q: Tensor, x0: Tensor, aim: Aim, model: Batched, level: Knowledge, want: Loss | Tensor | None, draw: Stream | None
+        self,
+        q: Tensor,
+        x0: Tensor,
+        aim: Aim,
+        model: Batched,
+        level: Knowledge,
+        want: Loss | Tensor | None,
+        draw: Stream | None,
     ) -> Answer:
         """One forward pass, and the backward ones wanted."""
         if draw is not None:
@@ -279,7 +305,9 @@ class Oracle:
         with torch.enable_grad():
             logits = model.logits(self.threat.apply(point, x0, draw))
             if not logits.requires_grad:
-                raise Refused(f"the model {model.model.name} gives no gradient: its output does not depend on the input")
+                raise Refused(
+                    f"the model {model.model.name} gives no gradient: its output does not depend on the input"
+                )
             if isinstance(want, Tensor):
                 chosen = logits.gather(1, want)
                 columns = [torch.autograd.grad(c.sum(), point, retain_graph=True)[0] for c in chosen.unbind(1)]
@@ -321,18 +349,9 @@ class Oracle:
         verdict = self.judge.confirm(self.threat.apply(q, self.x0[rows]), self.goal, self.aim.take(rows))
         ledger.judged.index_add_(0, ids, verdict.trials)
         ledger.doubted[ids[verdict.doubted]] = True
-        good = verdict.reached.nonzero()[:, 0]
-        if len(good) == 0:
-            return
-        good = good[foremost(ids[good], distance[good])]
-        ids = ids[good]
-        ledger.first[ids] = torch.where(ledger.first[ids] < 0, ledger.queries[ids], ledger.first[ids])
-        ledger.broken[ids] = True
-        ledger.point[ids], ledger.distance[ids] = q[good], distance[good]
-        ledger.margin[ids], ledger.label[ids] = verdict.margin[good], verdict.label[good]
-        ledger.hits[ids], ledger.trials[ids] = verdict.hits[good], verdict.trials[good]
+        ledger.succeed(ids, q, distance, verdict)
         if self.stop:
-            ledger.closed[ids] = True
+            ledger.closed[ids] |= ledger.broken[ids]
 
     def _afford(self, index: Tensor, rows: Tensor | None) -> Tensor:
         """Leave out what the budget does not cover, and close the rows that ran out of it."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
     from mohs.attacks.gradient.pgd import BIM, PGD
+    from mohs.attacks.minimal.bisection import Bisection
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.fab import FABT
     from mohs.attacks.blackbox.square import Square
@@ -30,6 +31,7 @@ TABLE: dict[str, str] = {
     "fab-t": "mohs.attacks.minimal.fab:FABT",
     "square": "mohs.attacks.blackbox.square:Square",
     "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
+    "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
 _CLASSES = {path.rpartition(":")[2]: path for path in TABLE.values()}
@@ -81,6 +83,7 @@ __all__ = [
     "APGD",
     "APGDTargeted",
     "BIM",
+    "Bisection",
     "FABT",
     "FGSM",
     "PGD",

@@ -48,6 +48,11 @@ class Attack(ABC):
         """The most candidates a row has in one call, by which cohorts are sized."""
         return 1
 
+    def passes(self, classes: int) -> tuple[int, int]:
+        """Forward and backward passes of an example that survives, for plans and the table; at most these."""
+        steps = int(getattr(self, "steps", 1)) * self.restarts
+        return steps, steps
+
     def check(self, threat: Threat, goal: Goal, model: Model) -> None:
         """Raise Refused where the attack cannot serve."""
         name = type(self).__name__
@@ -111,7 +116,15 @@ class Attack(ABC):
         for start in range(0, len(x), cohort):
             part = slice(start, start + cohort)
             oracle = Oracle.begin(
-                prepared, threat, goal, x[part].float(), y[part], ids=torch.arange(len(x))[part], seed=seed, stop=stop, draws=draws
+                prepared,
+                threat,
+                goal,
+                x[part].float(),
+                y[part],
+                ids=torch.arange(len(x))[part],
+                seed=seed,
+                stop=stop,
+                draws=draws,
             )
             oracle.settle(oracle.threat.origin(oracle.x0))
             outcomes.append(self.on(oracle))

@@ -41,9 +41,9 @@ class L0Norm:
     def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
         """The floor(epsilon) features (pixels) whose keeping gains most stay, clipped to the box; the others go back to
         x0. The gain of a feature is v^2 - (v - c)^2, v = x - x0, c its clipped change; ties fall to the lower index."""
-        v = x - x0
+        v = (x - x0).double()  # squares of tiny changes must not vanish and make ties
         point = clip_(x, low, high)
-        change = point - x0
+        change = (point - x0).double()
         gain = self._units(v.mul_(2).sub_(change).mul_(change)).sum(2)
         shape = (len(x), 1, *x.shape[2:]) if self.pixels else x.shape
         return torch.where(_largest(gain, epsilon).view(shape), point, x0)

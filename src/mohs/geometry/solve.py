@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mohs.geometry.base import Number, per_row
+from mohs.geometry.base import Number
 
 SLACK = 5e-7  # relative: a point this far outside a ball counts as inside, so that projecting twice changes nothing
 FAR = 1e18  # stands for the side of a box that has none
@@ -90,13 +90,12 @@ def least(mass: Callable[[Tensor], Tensor], c: Number, like: Tensor) -> Tensor:
 
 
 def land(x0: Tensor, w: Tensor, epsilon: Number, low: Number, high: Number, norm: Callable[[Tensor], Tensor]) -> Tensor:
-    """x0 + w in the box, in float32, with norm(. - x0) <= epsilon: a row that rounding carried out of the ball rounds
-    towards x0 instead."""
+    """x0 + w in the box, in float32, with norm(. - x0) <= epsilon: a row that rounding carried out of the ball takes
+    one float32 back towards x0, which undoes every rounding away from it."""
     point = clip_(x0 + w, low, high)
     out = norm(point - x0) > epsilon * (1 + SLACK)
     if out.any():
-        over = (point.double() - x0.double()).abs_() > w.double().abs_()
-        point = torch.where(over & per_row(out, x0), torch.nextafter(point, x0), point)
+        point = torch.where(out.view(-1, *[1] * (x0.ndim - 1)), torch.nextafter(point, x0), point)
     return point
 
 

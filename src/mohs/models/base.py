@@ -34,3 +34,7 @@ class Model(ABC):
     def double(self) -> Model | None:
         """A float64 twin that takes float64 inputs, or None where there is none to be had."""
         return None
+
+    def fingerprint(self) -> str | None:
+        """A hash of what the model computes with, or None where it cannot be had."""
+        return None

@@ -77,5 +77,3 @@ def _outputs(model: Model, x: Tensor) -> list[Tensor]:
         weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device, dtype=logits.dtype)
         gradient = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
     return [logits.detach()] + ([] if gradient is None else [gradient])
-
-

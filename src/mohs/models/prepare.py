@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,9 @@ class Judge(Batched):
             margins += margin / CONFIRM_DRAWS
             total += logits.softmax(1)
         trials = torch.full_like(aim.y, CONFIRM_DRAWS)
-        return Verdict(2 * hits >= trials, torch.zeros_like(aim.y, dtype=torch.bool), margins, total.argmax(1), hits, trials)
+        return Verdict(
+            2 * hits >= trials, torch.zeros_like(aim.y, dtype=torch.bool), margins, total.argmax(1), hits, trials
+        )
 
 
 @dataclass(frozen=True)
@@ -93,17 +95,26 @@ class Prepared:
     guide: Guide
     notes: dict[str, object] = field(default_factory=dict)
 
+    def with_rows(self, rows: int) -> Prepared:
+        """The same in micro-batches of `rows`."""
+        return replace(self, judge=replace(self.judge, rows=rows), guide=replace(self.guide, rows=rows))
 
-def prepare(model: Model, x: Tensor, *, rows: int = 128, quick: bool = True, compile: bool = False) -> Prepared:
+    def pinned(self, rows: int, quantum: int, slack: float, noise: float) -> Prepared:
+        """The same with the numbers of a plan in place of those measured just now."""
+        judge = replace(self.judge, rows=rows, quantum=quantum, noise=noise)
+        return replace(self, judge=judge, guide=replace(self.guide, rows=rows, quantum=quantum, slack=slack))
+
+
+def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True, compile: bool = False) -> Prepared:
     """Make judge and guide of a model from a few clean examples x [n, *input] inside its bounds.
 
-    rows: micro-batch. quick: fold batch norm and use channels-last; False guides by the model itself. compile:
+    rows: micro-batch. accelerate: fold batch norm and use channels-last; False guides by the model itself. compile:
     torch.compile the guide too; off unless it pays.
     """
     rows = model.batch or rows
     probes = _probes(x.to(model.device), model)
     log: list[str] = []
-    guide_model = _accelerate(model, probes, log, compile) if quick and isinstance(model, TorchModel) else model
+    guide_model = _accelerate(model, probes, log, compile) if accelerate and isinstance(model, TorchModel) else model
     measured = probes if model.batch is None else probes[: model.batch]
     quantum = 1 if model.random else _quantum(model, guide_model, measured, rows)
     exact = None if model.random else model.double()
@@ -118,7 +129,13 @@ def prepare(model: Model, x: Tensor, *, rows: int = 128, quick: bool = True, com
             noise = max(float((reference - truth).abs().max()), float((one_by_one - reference[:4]).abs().max()))
             drift = float((Batched(guide_model, rows, quantum).scores(probes) - reference).abs().max())
         slack = 4 * max(drift, noise) if model.gives >= Knowledge.SCORES else 0.0
-    notes: dict[str, object] = {"guide": log, "quantum": quantum, "slack": slack, "noise": noise, "float64": exact is not None}
+    notes: dict[str, object] = {
+        "guide": log,
+        "quantum": quantum,
+        "slack": slack,
+        "noise": noise,
+        "float64": exact is not None,
+    }
     return Prepared(
         Judge(model, rows, quantum, exact=exact, noise=noise),
         Guide(guide_model, rows, quantum, slack=slack, log=tuple(log)),
@@ -213,9 +230,13 @@ def _same(before: tuple[Tensor, Tensor | None], after: tuple[Tensor, Tensor | No
     scale = float(before[0].abs().max().clamp_min(1e-12))
     moved = float((after[0] - before[0]).abs().max()) / scale
     if before[1] is None or after[1] is None:
-        return moved <= LOGITS and (before[1] is None) == (after[1] is None), f"logits within {moved:.1e} of their scale"
+        return moved <= LOGITS and (before[1] is None) == (
+            after[1] is None
+        ), f"logits within {moved:.1e} of their scale"
     one, two = before[1].double().flatten(1), after[1].double().flatten(1)
-    cosine = float(nn.functional.cosine_similarity(one, two, dim=1, eps=1e-300).masked_fill(one.norm(dim=1) == 0, 1).min())
+    cosine = float(
+        nn.functional.cosine_similarity(one, two, dim=1, eps=1e-300).masked_fill(one.norm(dim=1) == 0, 1).min()
+    )
     reason = f"logits within {moved:.1e} of their scale, gradient cosine {cosine:.6f}"
     return moved <= LOGITS and cosine >= COSINE, reason
 

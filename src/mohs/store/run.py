@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from mohs.errors import RunError
@@ -54,7 +55,9 @@ class Run:
         """A new run in a folder that does not exist yet, or is empty."""
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"{folder} exists and is not empty; name another folder, or go on with: mohs resume {folder}")
+            raise RunError(
+                f"{folder} exists and is not empty; name another folder, or go on with: mohs resume {folder}"
+            )
         try:
             for name in ("records", "examples"):
                 (folder / name).mkdir(parents=True)
@@ -76,7 +79,9 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{folder}/run.json cannot be read: {error}") from error
         if schema != SCHEMA_VERSION:
-            raise RunError(f"{folder} has schema {schema}, and this mohs reads schema {SCHEMA_VERSION}; use the mohs that made it")
+            raise RunError(
+                f"{folder} has schema {schema}, and this mohs reads schema {SCHEMA_VERSION}; use the mohs that made it"
+            )
         return cls(folder, spec)
 
     @contextmanager
@@ -88,7 +93,9 @@ class Run:
             except OSError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
-                raise RunError(f"{self.folder} is being written by another process (pid {holder}); wait for it") from None
+                raise RunError(
+                    f"{self.folder} is being written by another process (pid {holder}); wait for it"
+                ) from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -109,22 +116,40 @@ class Run:
         """Every committed record."""
         return records.concat([pq.read_table(path) for path in sorted((self.folder / "records").glob("*.parquet"))])
 
-    def examples(self) -> Iterator[dict[str, np.ndarray]]:
-        """The stored successes, unit by unit: ids, threat, goal, adversarial, distance; only of committed units."""
+    def examples(self, of: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """The stored successes, unit by unit: ids, threat, goal, adversarial, distance; only of committed units. of: only
+        these examples, so that the rest is never read."""
         for path in sorted((self.folder / "records").glob("*.parquet")):
             stored = self.folder / "examples" / f"{path.stem}.safetensors"
             if stored.exists():
-                yield load_file(stored)
+                yield load_file(stored) if of is None else _some(stored, of)
+
+    def gallery(self) -> dict[str, np.ndarray]:
+        """The clean inputs kept for the report: ids, x, y, label; nothing where none were kept."""
+        path = self.folder / "examples" / "gallery.safetensors"
+        return load_file(path) if path.exists() else {}
 
     def unit_examples(self, unit: Unit) -> dict[str, np.ndarray]:
         """What a committed unit stored; nothing where it stored nothing."""
         path = self.folder / "examples" / f"{unit}.safetensors"
         return load_file(path) if path.exists() else {}
 
+    def chunks(self, unit: Unit) -> list[Unit]:
+        """The committed units of a stage."""
+        stem = str(unit).rpartition("-c")[0]
+        found = sorted((self.folder / "records").glob(f"{stem}-c*.parquet"))
+        return [unit._replace(chunk=int(path.stem.rpartition("-c")[2])) for path in found]
+
+    def keep_gallery(self, arrays: dict[str, np.ndarray]) -> None:
+        """Keep a few clean inputs for the report: ids, x, y, label (the clean prediction)."""
+        write_durably(self.folder / "examples" / "gallery.safetensors", save(arrays))
+
     def event(self, kind: str, **facts: object) -> None:
         """Append to the run's log."""
         line = json.dumps({"at": round(time.time(), 3), "event": kind, **facts}, ensure_ascii=False)
-        append_durably(self.folder / "events.jsonl", b"\n" + line.encode() + b"\n")  # a torn line must not take the next along
+        append_durably(
+            self.folder / "events.jsonl", b"\n" + line.encode() + b"\n"
+        )  # a torn line must not take the next along
 
     def events(self) -> list[dict[str, Any]]:
         """The run's log; a line torn by a crash is skipped."""
@@ -148,3 +173,12 @@ class Run:
             raise RunError(f"{folder} exists and is not empty; name another folder")
         shutil.copytree(self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock", "*.tmp"))
         return Run(folder, self.spec)
+
+
+def _some(path: Path, ids: Collection[int]) -> dict[str, np.ndarray]:
+    """The rows of stored examples that belong to ids."""
+    with safe_open(path, "numpy") as file:
+        rows = [row for row, i in enumerate(file.get_tensor("ids").tolist()) if i in ids]
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118: no mapping
+        empty = {name: part[:0] for name, part in slices.items()}
+        return {name: np.concatenate([empty[name], *(part[r : r + 1] for r in rows)]) for name, part in slices.items()}

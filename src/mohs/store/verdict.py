@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +23,10 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
     """The Wilson score interval of a proportion (Wilson, JASA 1927)."""
     if n == 0:
         return (0.0, 1.0)
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return (float(interval.low), float(interval.high))
+    z, p = NormalDist().inv_cdf(0.5 + confidence / 2), successes / n
+    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    return (low if successes else 0.0, high if successes < n else 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Score:
 
 @dataclass(frozen=True)
 class StageVerdict:
-    """One stage of one threat. only: examples that this stage alone broke, of those that it and others tried."""
+    """One stage of one threat. only: cases that this stage alone broke, of those that it and others tried. A stage that
+    measures starts from what earlier stages broke: those cases are no trial of its own."""
 
     name: str
     kind: str
@@ -77,7 +79,8 @@ class StageVerdict:
 
 @dataclass(frozen=True)
 class ThreatVerdict:
-    """One threat. Rows are (example, goal) cases to which the goal applies; arrays are parallel.
+    """One threat. Rows are (example, goal) cases to which the goal applies; arrays are parallel. Cases that a run cut
+    short never saw have no row: `score` counts them as undecided.
 
     distance: the least at which the case was broken, inf where it never was: an upper bound on the true one.
     """
@@ -85,6 +88,7 @@ class ThreatVerdict:
     text: str
     words: str
     epsilon: float
+    rounding: float  # what a distance may exceed epsilon by
     score: Score
     natural: int
     boundary: int
@@ -114,7 +118,8 @@ class ThreatVerdict:
 
     def accuracy_at(self, epsilon: float) -> float:
         """An upper bound of robust accuracy at epsilon: the share of cases not known to be broken within it."""
-        return float((self.distance > epsilon * (1 + 1e-6)).mean()) if len(self.distance) else math.nan
+        broken = int(_within(self.distance, epsilon, self.rounding).sum())
+        return (self.score.n - broken) / self.score.n if self.score.n else math.nan
 
 
 @dataclass(frozen=True)
@@ -143,10 +148,13 @@ def verdict_of(run: Run) -> Verdict:
     columns = _columns(run.records())
     clean = columns["stage"] < 0
     first = clean & (columns["goal"] == 0)
-    correct = columns["label"][first] == columns["y"][first]
-    score = Score(int(correct.sum()), int(run.spec["plan"]["n"] - first.sum()), int(run.spec["plan"]["n"]))
+    answered = first & ~_unsettled(columns)
+    correct = columns["label"][answered] == columns["y"][answered]
+    n = int(run.spec["plan"]["n"])
+    score = Score(int(correct.sum()), n - int(answered.sum()), n)
+    unseen = n * len(run.spec["plan"]["goals"]) - int(clean.sum())
     threats = [
-        _threat(number, plan, {k: v[clean | (columns["threat"] == number)] for k, v in columns.items()})
+        _threat(plan, {k: v[clean | (columns["threat"] == number)] for k, v in columns.items()}, unseen)
         for number, plan in enumerate(run.spec["plan"]["threats"])
     ]
     return Verdict(run, score, threats, run.complete)
@@ -156,23 +164,26 @@ def _columns(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
 
 
-def _threat(number: int, plan: dict, rows: dict[str, np.ndarray]) -> ThreatVerdict:  # type: ignore[type-arg]
-    """Fold the records of a threat into one row a case."""
+def _within(distance: np.ndarray, epsilon: float, rounding: float) -> np.ndarray:
+    return np.asarray(distance <= epsilon * (1 + 1e-6) + rounding)
+
+
+def _unsettled(rows: dict[str, np.ndarray]) -> np.ndarray:
+    return np.isin(rows["status"].astype(str), ["undecided", "error"])
+
+
+def _threat(plan: dict, rows: dict[str, np.ndarray], unseen: int) -> ThreatVerdict:  # type: ignore[type-arg]
+    """Fold the records of a threat into one row a case; unseen: cases of the plan without any record."""
     key = rows["goal"].astype(np.int64) << 40 | rows["id"]
     cases, case = np.unique(key, return_inverse=True)
     n = len(cases)
     clean, broken = rows["stage"] < 0, rows["status"] == "broken"
-    inside = broken & (rows["distance"] <= plan["epsilon"] * (1 + 1e-6) + plan["rounding"])
+    inside = broken & _within(rows["distance"], plan["epsilon"], plan["rounding"])
 
     applies = np.ones(n, bool)
     applies[case[clean & (rows["status"] == "inapplicable")]] = False
     natural, hit = _any(case, clean & broken, n), _any(case, inside, n)
-    deciding = [i for i, stage in enumerate(plan["stages"]) if stage["kind"] == "decide" and stage["inapplicable"] is None]
-    survived = sum(
-        (_any(case, (rows["stage"] == i) & (rows["status"] == "survived"), n).astype(int) for i in deciding), np.zeros(n, int)
-    )
-    proved = _any(case, rows["status"] == "proved", n)
-    robust = ~hit & (proved | ((survived == len(deciding)) & (len(deciding) > 0)))
+    robust = _robust(plan, rows, case, n) & ~hit
     status = np.where(hit, "broken", np.where(robust, "robust", "undecided"))
 
     distance, label, by = np.full(n, np.inf), np.full(n, -1), np.full(n, "", object)
@@ -181,31 +192,60 @@ def _threat(number: int, plan: dict, rows: dict[str, np.ndarray]) -> ThreatVerdi
         distance[case[i]] = min(distance[case[i]], rows["distance"][i])
         if inside[i]:
             label[case[i]], by[case[i]] = rows["label"][i], rows["attack"][i]
-    breakers = np.bincount(case, weights=inside, minlength=n)
-    stages = [
-        _stage(i, stage, rows, {"broken": inside, "alone": inside & (breakers[case] == 1)}) for i, stage in enumerate(plan["stages"])
-    ]
+    alone = _alone(plan, rows, case, inside)
     unsettled = (status == "undecided") & applies
-    reasons = _reasons(rows, case, unsettled)
-    kept = applies
-    score = Score(int((robust & kept).sum()), int(unsettled.sum()), int(kept.sum()))
+    score = Score(int((robust & applies).sum()), int(unsettled.sum()) + unseen, int(applies.sum()) + unseen)
     return ThreatVerdict(
         text=plan["text"],
         words=plan["words"],
         epsilon=plan["epsilon"],
+        rounding=plan["rounding"],
         score=score,
-        natural=int((natural & kept).sum()),
-        boundary=int((hit & ~natural & kept).sum()),
-        stages=stages,
-        ids=(cases & ((1 << 40) - 1))[kept],
-        goals=(cases >> 40)[kept],
-        y=_first(case, rows["y"], n)[kept],
-        label=label[kept],
-        distance=distance[kept],
-        status=status[kept],
-        by=by[kept],
-        reasons=reasons,
+        natural=int((natural & applies).sum()),
+        boundary=int((hit & ~natural & applies).sum()),
+        stages=[_stage(i, stage, rows, inside, alone) for i, stage in enumerate(plan["stages"])],
+        ids=(cases & ((1 << 40) - 1))[applies],
+        goals=(cases >> 40)[applies],
+        y=_first(case, rows["y"], n)[applies],
+        label=label[applies],
+        distance=distance[applies],
+        status=status[applies],
+        by=by[applies],
+        reasons=_reasons(plan, rows, case, unsettled, unseen),
     )
+
+
+def _deciding(plan: dict) -> list[int]:  # type: ignore[type-arg]
+    return [i for i, stage in enumerate(plan["stages"]) if stage["kind"] == "decide" and stage["inapplicable"] is None]
+
+
+def _robust(plan: dict, rows: dict[str, np.ndarray], case: np.ndarray, n: int) -> np.ndarray:  # type: ignore[type-arg]
+    """[cases] bool: proved; or withstood every deciding stage that applies, one at least, and no error befell it."""
+    survived, passed = np.zeros(n, int), np.zeros(n, int)
+    for i in _deciding(plan):
+        mine = rows["stage"] == i
+        survived += _any(case, mine & (rows["status"] == "survived"), n)
+        passed += _any(case, mine & np.isin(rows["status"].astype(str), ["survived", "inapplicable"]), n)
+    unknown = _any(case, (rows["status"] == "error") | ((rows["stage"] < 0) & _unsettled(rows)), n)
+    withstood = (survived > 0) & (passed == len(_deciding(plan))) & ~unknown
+    return np.asarray(_any(case, rows["status"] == "proved", n) | withstood)
+
+
+def _alone(
+    plan: dict,  # type: ignore[type-arg]
+    rows: dict[str, np.ndarray],
+    case: np.ndarray,
+    inside: np.ndarray,
+) -> np.ndarray:
+    """[rows] bool: broken here, and nowhere else where it was tried."""
+    measures = np.array([stage["kind"] == "measure" for stage in plan["stages"]] + [False])  # the clean stage is -1
+    earliest = np.full(case.max(initial=-1) + 1, len(plan["stages"]))
+    np.minimum.at(earliest, case[inside], rows["stage"][inside])
+    recalled = measures[rows["stage"]] & (earliest[case] < rows["stage"])
+    trial = (rows["stage"] >= 0) & ~recalled & (rows["status"] != "inapplicable")
+    tried = np.bincount(case, weights=trial, minlength=len(earliest))
+    broke = np.bincount(case, weights=trial & inside, minlength=len(earliest))
+    return np.asarray(trial & inside & (broke[case] == 1) & (tried[case] > 1))
 
 
 def _any(case: np.ndarray, where: np.ndarray, n: int) -> np.ndarray:
@@ -220,7 +260,13 @@ def _first(case: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     return taken
 
 
-def _stage(number: int, plan: dict, rows: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> StageVerdict:  # type: ignore[type-arg]
+def _stage(
+    number: int,
+    plan: dict,  # type: ignore[type-arg]
+    rows: dict[str, np.ndarray],
+    inside: np.ndarray,
+    alone: np.ndarray,
+) -> StageVerdict:
     mine = rows["stage"] == number
 
     def total(name: str) -> float:
@@ -231,9 +277,9 @@ def _stage(number: int, plan: dict, rows: dict[str, np.ndarray], found: dict[str
         kind=plan["kind"],
         inapplicable=plan["inapplicable"],
         note=plan.get("note"),
-        tried=int(mine.sum()),
-        broken=int((mine & found["broken"]).sum()),
-        only=int((mine & found["alone"]).sum()),
+        tried=int((mine & (rows["status"] != "inapplicable")).sum()),
+        broken=int((mine & inside).sum()),
+        only=int((mine & alone).sum()),
         undecided=int((mine & (rows["status"] == "undecided")).sum()),
         errors=int((mine & (rows["status"] == "error")).sum()),
         forwards=int(total("forwards")),
@@ -243,13 +289,20 @@ def _stage(number: int, plan: dict, rows: dict[str, np.ndarray], found: dict[str
     )
 
 
-def _reasons(rows: dict[str, np.ndarray], case: np.ndarray, unsettled: np.ndarray) -> dict[str, int]:
+def _reasons(
+    plan: dict,  # type: ignore[type-arg]
+    rows: dict[str, np.ndarray],
+    case: np.ndarray,
+    unsettled: np.ndarray,
+    unseen: int,
+) -> dict[str, int]:
     """Why cases are undecided, most frequent first; a case is counted under the last reason recorded for it."""
-    last: dict[int, str] = {int(i): "not every stage has run" for i in np.flatnonzero(unsettled)}
-    for i in np.flatnonzero(np.isin(rows["status"], ["undecided", "error"])):
+    waits = "not every stage has run" if _deciding(plan) else "no attack of the profile that decides applies"
+    last = {int(i): waits for i in np.flatnonzero(unsettled)}
+    for i in np.flatnonzero(_unsettled(rows)):
         if int(case[i]) in last:
             last[int(case[i])] = f"{rows['status'][i]}: {rows['reason'][i]}"
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = {"the run has not reached them": unseen} if unseen else {}
     for reason in last.values():
         counts[reason] = counts.get(reason, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: -item[1]))

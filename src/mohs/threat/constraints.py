@@ -7,6 +7,7 @@ input, with the identity as its derivative (Bengio et al., 2013, arXiv:1308.3432
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,31 @@ class Constraints:
         parts += [name for name in ("mask", "limit") if getattr(self, name) is not None]
         parts += ["bounds"] if self.low is not None or self.high is not None else []
         return "".join(f"+{part}" for part in parts)
+
+    def words(self) -> str:
+        """The constraints in plain words, with a leading comma."""
+        said = []
+        if self.mask is not None:
+            said.append(f"only in {int(self.mask.sum())} of {self.mask.numel()} entries")
+        if self.limit is not None:
+            said.append("no entry beyond its own limit")
+        if self.low is not None or self.high is not None:
+            said.append("within the bounds given for each entry")
+        if self.bits is not None:
+            said.append(f"in steps of a {self.bits}-bit file")
+        return "".join(f", {part}" for part in said)
+
+    def digest(self) -> str | None:
+        """sha256 of the arrays, None without any."""
+        arrays = {
+            name: value for name in ("mask", "limit", "low", "high") if (value := getattr(self, name)) is not None
+        }
+        if not arrays:
+            return None
+        sha = hashlib.sha256()
+        for name, value in arrays.items():
+            sha.update(name.encode() + str(tuple(value.shape)).encode() + value.cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
 
     def box(self, x0: Tensor, bounds: tuple[float, float]) -> tuple[Number, Number]:
         """The lowest and highest point of each entry; plain numbers where nothing constrains it further."""

@@ -131,7 +131,9 @@ class SourceTarget(Targeted):
     def check(self, classes: int) -> None:
         super().check(classes)
         if not 0 <= self.source < classes:
-            raise ThreatError(f"the goal {self} names class {self.source}, but the model has classes 0 to {classes - 1}")
+            raise ThreatError(
+                f"the goal {self} names class {self.source}, but the model has classes 0 to {classes - 1}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,9 @@ def _constrain(threat: Threat, part: str) -> Threat:
         case "bounds":
             arrays = _array(value)
             if not {"low", "high"} <= arrays.keys():
-                raise ThreatError(f"{value} holds {', '.join(arrays)}; bounds need an .npz with the arrays low and high")
+                raise ThreatError(
+                    f"{value} holds {', '.join(arrays)}; bounds need an .npz with the arrays low and high"
+                )
             low, high = arrays["low"].float(), arrays["high"].float()
             return _with(threat, replace(threat.constraints, low=low, high=high))
         case "knowledge":
@@ -92,7 +94,9 @@ def _with(threat: Threat, constraints: Constraints) -> Threat:
 def _array(path: str) -> dict[str, Tensor]:
     """The arrays of an .npz, or the one of an .npy as `value`; never unpickles."""
     if not Path(path).is_file():
-        raise ThreatError(f"the constraint file {path} does not exist; it is an .npy or .npz array of the input's shape")
+        raise ThreatError(
+            f"the constraint file {path} does not exist; it is an .npy or .npz array of the input's shape"
+        )
     try:
         loaded = np.load(path, allow_pickle=False)
     except ValueError as error:

@@ -78,10 +78,15 @@ class Threat(ABC):
 
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """[rows] bool, decided in float64 with one float32 ulp of the bounds to spare."""
-        return self.distance(p, x0) <= self.epsilon * (1 + 1e-6) + self._rounding()
+        return self.distance(p, x0) <= self.epsilon * (1 + 1e-6) + self.rounding()
 
-    def _rounding(self) -> float:
+    def rounding(self) -> float:
+        """What float32 may add to a distance."""
         return 0.0
+
+    @abstractmethod
+    def words(self) -> str:
+        """The threat for someone who never heard of norms."""
 
     def within(self, bounds: tuple[float, float]) -> Self:
         """The threat in a model's bounds."""
@@ -149,13 +154,27 @@ class NormThreat(Threat):
                 f"{widest:g} apart in {self.name}; epsilon is in the units of the input (8/255, not 8, for images in [0, 1])"
             )
 
+    def words(self) -> str:
+        sees = {
+            Knowledge.GRADIENT: "knows the model and its gradients",
+            Knowledge.SCORES: "sees the model's scores",
+            Knowledge.LABEL: "sees only the predicted class",
+            Knowledge.TRANSFER: "never asks the model",
+        }[self.knowledge]
+        budget = self.describe() if math.isfinite(self.epsilon) else "change the input as little as will do"
+        return f"An adversary who {sees} may {budget}, inside [{self.bounds[0]:g}, {self.bounds[1]:g}]{self.constraints.words()}."
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What the budget allows, after `may`."""
+
     def _quantised(self, p: Tensor, x0: Tensor) -> Tensor:
         """The grid point nearest to p; toward x0 for rows that rounding would carry out of the ball."""
         shown = self.constraints.snap(p, self.bounds)
-        inside = self.norm.distance(shown.double() - x0.double()) <= self.epsilon * (1 + 1e-6) + self._rounding()
+        inside = self.norm.distance(shown.double() - x0.double()) <= self.epsilon * (1 + 1e-6) + self.rounding()
         return torch.where(per_row(inside, p), shown, self.constraints.toward(p, x0, self.bounds))
 
-    def _rounding(self) -> float:
+    def rounding(self) -> float:
         return ULP * max(map(abs, self.bounds))
 
 
@@ -172,6 +191,9 @@ class Linf(NormThreat):
 
     name = "linf"
 
+    def describe(self) -> str:
+        return f"change every entry of the input by at most {self.epsilon:g} ({_grey(self)})"
+
     @property
     def norm(self) -> Norm:
         return geometry.LINF
@@ -183,6 +205,9 @@ class L2(NormThreat):
 
     name = "l2"
 
+    def describe(self) -> str:
+        return f"change the input by a vector of Euclidean length at most {self.epsilon:g}"
+
     @property
     def norm(self) -> Norm:
         return geometry.L2
@@ -193,6 +218,9 @@ class L1(NormThreat):
     """The absolute changes sum to at most epsilon."""
 
     name = "l1"
+
+    def describe(self) -> str:
+        return f"change the input by amounts that sum, without sign, to at most {self.epsilon:g}"
 
     @property
     def norm(self) -> Norm:
@@ -206,9 +234,18 @@ class L0(NormThreat):
     pixels: bool = field(default=False, kw_only=True)
     name = "l0"
 
+    def describe(self) -> str:
+        return f"set {self.epsilon:g} {'pixels' if self.pixels else 'entries'} of the input to anything"
+
     @property
     def norm(self) -> Norm:
         return geometry.L0_PIXELS if self.pixels else geometry.L0
 
     def __str__(self) -> str:
         return f"l0:{self.epsilon:g}{'px' if self.pixels else ''}{self.constraints}"
+
+
+def _grey(threat: Threat) -> str:
+    """A budget as a share of the range, and in grey levels of an 8-bit image."""
+    share = threat.epsilon / (threat.bounds[1] - threat.bounds[0])
+    return f"{share:.1%} of the range, {share * 255:.3g} of 255 grey levels"

@@ -1,0 +1,66 @@
+"""mohs: how much can an adversary do to a machine-learning model, and how is it made harder?
+
+>>> import mohs
+>>> result = mohs.audit("demo", "digits", threats=["linf:0.1"], profile="quick", limit=16)
+>>> result.clean_accuracy >= result.robust_accuracy["linf:0.1"]
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mohs import attacks
+    from mohs.auditing import Result, audit, resume
+    from mohs.errors import MohsError, RequestError, RunFailed
+    from mohs.ledger import Outcome, Status
+    from mohs.models import Model, TorchModel, load_model, prepare
+    from mohs.threat import L0, L1, L2, Constraints, Knowledge, Linf, parse_goal, parse_threat
+
+_HOMES = {
+    "mohs.auditing": ("Result", "audit", "resume"),
+    "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
+    "mohs.ledger": ("Outcome", "Status"),
+    "mohs.models": ("Model", "TorchModel", "load_model", "prepare"),
+    "mohs.threat": ("Constraints", "Knowledge", "L0", "L1", "L2", "Linf", "parse_goal", "parse_threat"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "L0",
+    "L1",
+    "L2",
+    "Constraints",
+    "Knowledge",
+    "Linf",
+    "Model",
+    "MohsError",
+    "Outcome",
+    "RequestError",
+    "Result",
+    "RunFailed",
+    "Status",
+    "TorchModel",
+    "attacks",
+    "audit",
+    "load_model",
+    "parse_goal",
+    "parse_threat",
+    "prepare",
+    "resume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that `import mohs` costs nothing."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name == "attacks":
+        return import_module("mohs.attacks")
+    raise AttributeError(f"module 'mohs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

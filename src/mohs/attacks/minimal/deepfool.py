@@ -1,0 +1,84 @@
+"""DeepFool: step after step to the nearest face of the linearised decision region."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mohs.attacks.base import Attack
+from mohs.geometry import per_row
+from mohs.oracle import Oracle
+from mohs.threat import NormThreat, Threat, Untargeted
+
+LEAST = 1e-3  # of the change so far: the least a step may be, or a curved boundary is neared for ever
+TINY = 1e-6  # the least of the first step, for ties
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(Attack):
+    """r_total grows by the least change to the nearest linearised boundary; x = x0 + (1 + overshoot) r_total.
+
+    steps: linearisations at most. candidates: classes whose boundaries are looked at, the label among them, likeliest
+    first on the clean input; each costs a backward pass. overshoot: of the whole change, so that a linear model is
+    crossed at 1 + overshoot times its distance.
+
+    No step is shorter than a thousandth of the change so far, where the authors add 1e-4 to every one: else a curved
+    boundary would be neared and never crossed. Boundaries are those of the label. A goal that names a class, a
+    confidence or k likeliest ones has one boundary, that of its own margin. x is clipped to the box, which may keep it
+    from crossing. A budget stops nothing: what crosses beyond it is no success, and the row is done.
+    Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016, arXiv:1511.04599.
+    """
+
+    steps: int = 50
+    candidates: int = 10
+    overshoot: float = 0.02
+
+    paper = "Moosavi-Dezfooli et al., CVPR 2016, arXiv:1511.04599"
+    sets = ("linf", "l2")
+    minimal = True
+
+    def passes(self, classes: int) -> tuple[int, int]:
+        steps = self.steps * self.restarts
+        return steps, steps * min(self.candidates, classes)
+
+    def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
+        assert isinstance(threat, NormThreat)  # as `sets` says
+        x, r_total = threat.origin(x0), torch.zeros_like(x0)
+        todo = torch.arange(len(x0), device=x0.device)  # rows whose own point has not crossed
+        for _ in oracle.steps(self.steps):
+            crossed, f, w = self.boundary(oracle, x[todo], threat, todo)
+            todo, f, w = todo[~crossed], f[~crossed], w[~crossed]
+            if len(todo) == 0:
+                break
+            length = (f.abs() / threat.norm.dual(w)).nan_to_num(posinf=0.0)
+            least = threat.norm.distance(r_total[todo]).mul_(LEAST).clamp_(min=TINY)
+            length = torch.maximum(length, least.to(length.dtype))
+            r_total[todo] += threat.norm.steepest(w) * per_row(length, w)
+            moved = x0[todo] + (1 + self.overshoot) * r_total[todo]
+            x[todo] = threat.project(moved, x0[todo], math.inf)
+        return x
+
+    def boundary(self, oracle: Oracle, x: Tensor, threat: NormThreat, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Whether x [n, ...] has crossed, and the nearest linearised boundary f + <w, r> = 0 there."""
+        if not isinstance(oracle.goal, Untargeted) or oracle.goal.rejected is not None:
+            answer = oracle.gradient(x, oracle.goal.margin, rows)
+            return answer.margin > 0, answer.loss, threat.constraints.mutable(answer.gradient)
+        classes = self.classes(oracle)[rows]
+        answer = oracle.jacobian(x, classes, rows)
+        logits = answer.logits.gather(1, classes)
+        f = logits[:, 1:] - logits[:, :1]
+        w = threat.constraints.mutable(answer.gradient[:, 1:] - answer.gradient[:, :1])
+        distance = f.abs() / threat.norm.dual(w.flatten(0, 1)).view_as(f)
+        nearest = distance.nan_to_num(nan=math.inf).argmin(1, keepdim=True)
+        here = torch.arange(len(x), device=x.device)
+        return answer.margin > 0, f.gather(1, nearest)[:, 0], w[here, nearest[:, 0]]
+
+    def classes(self, oracle: Oracle) -> Tensor:
+        """[rows, candidates]: the label, then the likeliest others."""
+        y, clean = oracle.aim.y[:, None], oracle.aim.reference
+        assert clean is not None
+        others = clean.scatter(1, y, -torch.inf).topk(min(self.candidates, clean.shape[1]) - 1, dim=1).indices
+        return torch.cat([y, others], 1)

@@ -1,0 +1,89 @@
+"""Fast adaptive boundary attack, targeted form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mohs.aim import Aim
+from mohs.attacks.base import Attack
+from mohs.attacks.gradient.apgd import towards
+from mohs.geometry import per_row
+from mohs.geometry.solve import clip_, total
+from mohs.losses import logit_difference
+from mohs.oracle import Oracle
+from mohs.threat import NormThreat, Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class FABT(Attack):
+    """FAB towards one class after another. Croce & Hein, ICML 2020, arXiv:1907.02044; towards a class: section 5 of
+    arXiv:2003.01690, as AutoAttack runs it.
+
+    Each step projects the iterate and x0 onto the linearised boundary z_t = z_y within the box, and goes to a point
+    between the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back
+    towards x0. Iterates may lie outside epsilon, where the Oracle counts no success.
+
+    2 forward passes and 1 backward pass a step, as in AutoAttack: the check of a point cannot lend its pass to the next
+    gradient, which is taken elsewhere after every adversarial point. restarts: of every class, the first from x0, the
+    others from random points at half of the least of epsilon and the best distance. eta: overshoot. alpha_max: the
+    most pull towards x0. beta: how much of the way from x0 an adversarial point keeps.
+    """
+
+    steps: int = 100
+    targets: int = 9
+    eta: float = 1.05
+    alpha_max: float = 0.1
+    beta: float = 0.9
+
+    paper = "Croce & Hein, ICML 2020, arXiv:1907.02044"
+    sets = ("linf", "l2", "l1")
+    minimal = True
+
+    def tries(self, oracle: Oracle) -> Iterator[Aim]:
+        return towards(oracle, self.targets)
+
+    def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
+        assert isinstance(threat, NormThreat)
+        x, x_best = threat.origin(x0), threat.origin(x0)
+        best = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+        for restart in range(self.restarts):
+            if restart:
+                x = _random_start(oracle, x, best, threat, restart)
+            for _ in oracle.steps(self.steps):
+                x = self._step(oracle, x, x0, threat)
+                hit = (oracle.scores(x).margin > 0).nonzero()[:, 0]
+                if len(hit):
+                    found, centre = x[hit], x0[hit]
+                    distance = threat.distance(found, centre)
+                    closer = distance < best[hit]
+                    best[hit[closer]], x_best[hit[closer]] = distance[closer], found[closer]
+                    x[hit] = torch.lerp(centre, found, self.beta)
+                x0, x, x_best, best = oracle.compact(x0, x, x_best, best)
+        missed = (best == torch.inf).nonzero()[:, 0]
+        x_best[missed] = x[missed]
+        return threat.project(x_best, x0)
+
+    def _step(self, oracle: Oracle, x: Tensor, x0: Tensor, threat: NormThreat) -> Tensor:
+        """Clip((1 - alpha) (x + eta d1) + alpha (x0 + eta d2)), d1 and d2 the ways of x and x0 to the boundary."""
+        low, high = threat.constraints.box(x0, threat.bounds)
+        _, _, f, w = oracle.gradient(x, logit_difference)
+        b = total(w.double().mul_(x)) - f  # z_t - z_y is about f + <w, . - x>
+        d1 = threat.norm.hyperplane(x, w, b, low, high).sub_(x)
+        d2 = threat.norm.hyperplane(x0, w, b, low, high).sub_(x0)
+        near, far = (threat.norm.distance(d).clamp_(min=1e-8) for d in (d1, d2))
+        alpha = per_row((near / (near + far)).clamp_(max=self.alpha_max).to(x.dtype), x)
+        return clip_(torch.lerp(d1.mul_(self.eta).add_(x), d2.mul_(self.eta).add_(x0), alpha), low, high)
+
+
+def _random_start(oracle: Oracle, x: Tensor, best: Tensor, threat: NormThreat, restart: int) -> Tensor:
+    """x0 + r u, u on the unit sphere and r half of the least of epsilon and the best distance; half of how far the last
+    restart went where both are infinite."""
+    x0 = oracle.x0
+    reach = best.clamp(max=threat.epsilon)
+    radius = torch.where(reach < torch.inf, reach, threat.distance(x, x0)).to(x.dtype) / 2
+    offset = threat.constraints.mutable(threat.norm.sphere(x0, oracle.stream.at("restart", restart)))
+    return threat.project(offset.mul_(per_row(radius, x)).add_(x0), x0, radius)

@@ -1,0 +1,349 @@
+"""The main job: how much can an adversary do to this model?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from mohs.data import Examples, load_data
+from mohs.engine.execute import Progress, execute
+from mohs.engine.plan import Plan, make_plan
+from mohs.engine.profiles import find_profile
+from mohs.errors import RequestError, RunError
+from mohs.models import Model, Prepared, as_model, load_model, prepare
+from mohs.models.contract import Finding, check_contract
+from mohs.store import Run
+from mohs.store.verdict import Verdict, verdict_of
+from mohs.threat import Goal, Threat, parse_goal, parse_threat
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Watcher = Callable[[Progress], None]
+
+
+class Request(BaseModel):
+    """What was asked, as plain data; `model_fields_set` tells the given from the defaulted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: str
+    data: str
+    threats: list[str]
+    profile: str = "standard"
+    goal: str = "untargeted"
+    limit: int | None = None
+    seed: int = 0
+    bounds: tuple[float, float] = (0.0, 1.0)
+    outputs: Literal["logits", "probabilities", "margin"] = "logits"
+    device: str = "cpu"
+    rows: int = 128
+    compile: bool = False
+    time: float | None = None
+    trust_pickle: bool = False
+    require: list[str] = []
+    confident: list[str] = []
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request made concrete: everything a run is executed with."""
+
+    request: Request
+    prepared: Prepared
+    data: Examples
+    threats: dict[str, Threat]
+    plan: Plan
+    findings: list[Finding]
+
+
+class Result:
+    """A run and what it says."""
+
+    def __init__(self, run: Run, held: tempfile.TemporaryDirectory[str] | None = None) -> None:
+        self.run = run
+        self._held = held  # a run nobody named lives as long as its result
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        return verdict_of(self.run)
+
+    @property
+    def clean_accuracy(self) -> float:
+        return self.verdict.clean.low
+
+    @property
+    def robust_accuracy(self) -> dict[str, float]:
+        """By threat; undecided examples count as broken."""
+        return self.verdict.robust_accuracy
+
+    def table(self) -> pa.Table:
+        """One row an example, threat and goal."""
+        from mohs.report.tables import table
+
+        return table(self.verdict)
+
+    def frame(self) -> pd.DataFrame:
+        """`table` as a pandas DataFrame."""
+        return self.table().to_pandas()
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep the run in a folder."""
+        return self.run.copy(folder).folder
+
+    def report(self, path: str | Path) -> Path:
+        """Write the HTML report."""
+        from mohs.report import write_report
+
+        return write_report(self.run, Path(path))
+
+    def __str__(self) -> str:
+        lines = [f"clean accuracy {self.verdict.clean}"]
+        lines += [f"robust accuracy at {threat.text}: {threat.score}" for threat in self.verdict.threats]
+        return "\n".join([*lines, f"profile {self.verdict.profile}, n = {self.verdict.clean.n}"])
+
+
+def audit(
+    model: str | Model | nn.Module,
+    data: str | tuple[Tensor, Tensor] | Examples,
+    *,
+    threats: Sequence[str | Threat],
+    out: str | Path | None = None,
+    watch: Watcher | None = None,
+    **options: Any,
+) -> Result:
+    """Audit a model on data under every threat.
+
+    model: a module in evaluation mode, a Model, or what `mohs audit` takes. data: (x [n, *input] in the bounds, y [n]),
+    or what `--data` takes. out: the run folder; without it the run lives as long as the result. watch: called after every
+    unit. options: the fields of `Request`. Raises RequestError where the request is wrong, before anything is written.
+    """
+    job = make_job(model, data, threats=threats, **options)
+    held = None if out is not None else tempfile.TemporaryDirectory(prefix="mohs-", ignore_cleanup_errors=True)
+    run = Run.create(Path(held.name) / "run" if held else Path(str(out)), describe(job))
+    carry_out(run, job, watch)
+    return Result(run, held)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    model: str | Model | nn.Module | None = None,
+    data: str | tuple[Tensor, Tensor] | Examples | None = None,
+    threats: Sequence[str | Threat] | None = None,
+    watch: Watcher | None = None,
+) -> Result:
+    """Go on with a run. model, data, threats: only where the run was made from objects, not from names."""
+    run = Run.open(folder)
+    if run.complete:
+        return Result(run)
+    asked = Request.model_validate({**run.spec["request"]["given"], **run.spec["request"]["defaulted"]})
+    options = asked.model_dump(exclude={"model", "data", "threats"})
+    job = make_job(model or asked.model, data or asked.data, threats=threats or asked.threats, **options)
+    plan = Plan.model_validate(run.spec["plan"])
+    _same(run, "data", job.data.sha256(), run.spec["data"]["sha256"])
+    _same(run, "model", job.prepared.judge.model.fingerprint(), run.spec["model"]["sha256"])
+    _same(run, "threats", [t.constraints for t in job.plan.threats], [t.constraints for t in plan.threats])
+    run.event("resumed")
+    carry_out(run, job, watch)
+    return Result(run)
+
+
+def make_job(
+    model: str | Model | nn.Module,
+    data: str | tuple[Tensor, Tensor] | Examples,
+    *,
+    threats: Sequence[str | Threat],
+    **options: Any,
+) -> Job:
+    """Load, check and plan; nothing is written."""
+    examples = (
+        data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
+    )
+    if not threats:
+        raise RequestError("an audit needs a threat, such as linf:8/255")
+    parsed = {threat if isinstance(threat, str) else str(threat): _threat(threat) for threat in threats}
+    request = _request(model, data, list(parsed), options)
+    profile = find_profile(request.profile)
+    subject = load(model, examples.x, request)
+    findings = check_contract(subject, examples.x, examples.y)
+    bound = {text: threat.within(subject.bounds) for text, threat in parsed.items()}
+    for threat in bound.values():
+        threat.check(examples.x)
+    goals = _goals(parse_goal(request.goal), subject)
+    prepared = prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile)
+    plan = make_plan(profile, bound, goals, prepared, n=len(examples), seed=request.seed, time=request.time)
+    return Job(request, prepared, examples, bound, plan, findings)
+
+
+def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
+    """A Model from whatever was given; `demo` is the embedded one."""
+    if not isinstance(model, str):
+        return as_model(model, x, request.bounds, outputs=request.outputs)
+    if model.partition(":")[0] == "demo":
+        from mohs.demo import load_demo
+
+        return as_model(load_demo(model), x, request.bounds)
+    return load_model(
+        model,
+        x=x,
+        bounds=request.bounds,
+        outputs=request.outputs,
+        device=request.device,
+        trust_pickle=request.trust_pickle,
+    )
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """What `run.json` holds."""
+    given = job.request.model_fields_set
+    model, data = job.prepared.judge.model, job.data
+    asked = job.request.model_dump()
+    return {
+        "id": datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "mohs": metadata.version("mohs"),
+        "request": {
+            "given": {k: v for k, v in asked.items() if k in given},
+            "defaulted": {k: v for k, v in asked.items() if k not in given},
+            "command": command(job.request),
+        },
+        "plan": job.plan.model_dump(),
+        "data": {
+            "name": data.name,
+            "n": len(data),
+            "sha256": data.sha256(),
+            "shape": list(data.x.shape[1:]),
+            "class_names": data.class_names,
+            "bounds": list(model.bounds),
+        },
+        "model": {
+            "name": model.name,
+            "source": job.request.model,
+            "sha256": model.fingerprint(),
+            "classes": model.classes,
+            "bounds": list(model.bounds),
+            "gives": str(model.gives),
+            "random": model.random,
+        },
+        "findings": [{"severity": f.severity, "code": f.code, "message": f.message} for f in job.findings],
+        "environment": environment(),
+    }
+
+
+def command(request: Request) -> str:
+    """The command line that asks for the same."""
+    import shlex
+
+    words = ["mohs", "audit", request.model, "--data", request.data]
+    for threat in request.threats:
+        words += ["--threat", threat]
+    for name in sorted(request.model_fields_set - {"model", "data", "threats", "require", "confident"}):
+        value = getattr(request, name)
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        elif value is not None:
+            words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    for name in ("require", "confident"):
+        for line in getattr(request, name):
+            words += [f"--{name}", line]
+    return shlex.join(words)
+
+
+def carry_out(run: Run, job: Job, watch: Watcher | None) -> None:
+    """Execute under the run's lock and its own plan, with its number of threads."""
+    plan = Plan.model_validate(run.spec["plan"])
+    prepared = job.prepared.pinned(plan.rows, plan.quantum, plan.slack, plan.noise)
+    threads = torch.get_num_threads()
+    with run.locked():
+        try:
+            for progress in execute(run, prepared, list(job.threats.values()), job.data):
+                if watch:
+                    watch(progress)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers depend on besides the plan."""
+    packages = ("torch", "numpy", "scikit-learn", "pyarrow", "onnxruntime", "scipy")
+    installed = {name: metadata.version(name) for name in packages if _installed(name)}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": installed,
+        "git": _git(),
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _git() -> dict[str, object] | None:
+    """Commit and state of the caller's repository, where there is one."""
+    try:
+        ask = {"capture_output": True, "text": True, "timeout": 5, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **ask).stdout.strip()  # type: ignore[call-overload]
+        dirty = subprocess.run(["git", "status", "--porcelain"], **ask).stdout.strip()  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(dirty)}
+
+
+def _request(model: object, data: object, threats: list[str], options: dict[str, Any]) -> Request:
+    from pydantic import ValidationError
+
+    named = {
+        "model": model if isinstance(model, str) else f"<{type(model).__name__}>",
+        "data": data if isinstance(data, str) else "<tensors>",
+        "threats": threats,
+    }
+    try:
+        return Request(**named, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        fields = ", ".join(sorted(set(Request.model_fields) - set(named)))
+        raise RequestError(
+            f"option {where}: {first['msg']} (given: {first.get('input')!r}); the options are {fields}"
+        ) from None
+
+
+def _threat(threat: str | Threat) -> Threat:
+    return parse_threat(threat) if isinstance(threat, str) else threat
+
+
+def _goals(goal: Goal, model: Model) -> list[Goal]:
+    goal.check(model.classes)
+    return goal.cases(model.classes)
+
+
+def _same(run: Run, what: str, now: object, then: object) -> None:
+    if now != then:
+        raise RunError(
+            f"the {what} of {run.folder} changed since the run began (then {then}, now {now}); "
+            "resume with what it was begun with, or begin a new run"
+        )

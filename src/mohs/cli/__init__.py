@@ -1,0 +1,45 @@
+"""The command line: one module a command, each thin. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from mohs.errors import MohsError
+
+app = typer.Typer(
+    name="mohs",
+    help="A scratch test for neural networks: how much can an adversary do to your model?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _register() -> None:
+    from mohs.cli import attack, attacks, audit, compare, demo, report, resume, runs
+
+    for module in (audit, attack, attacks, resume, runs, report, compare, demo):
+        name = module.__name__.rpartition(".")[2]
+        extra = getattr(module, "EXTRA", None)
+        app.command(name, help=module.HELP, epilog=module.EXAMPLE, context_settings=extra)(module.command)
+
+
+def main() -> None:
+    """Exit codes: 0 the policy is met, 1 it is not, 2 the request was wrong, 3 the run failed or was stopped."""
+    _register()
+    try:
+        code = app(standalone_mode=False)
+    except MohsError as error:
+        typer.secho(f"mohs: {error}", err=True, fg="red")
+        code = error.exit_code
+    except click.exceptions.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        typer.secho("mohs: stopped", err=True, fg="yellow")
+        code = 3
+    sys.exit(code or 0)

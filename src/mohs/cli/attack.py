@@ -1,0 +1,128 @@
+"""mohs attack"""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mohs.cli import options
+from mohs.errors import RequestError
+
+HELP = "Run one attack and keep what it made. The attack's own options are options here: --steps 100."
+EXAMPLE = "Example: `mohs attack pgd model.pt2 --data test.npz --threat linf:0.1 --steps 100 --out adv.safetensors`"
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def command(
+    context: typer.Context,
+    attack: Annotated[str, typer.Argument(help="A name from `mohs attacks`.", show_default=False)],
+    model: options.Model,
+    data: options.Data,
+    threat: Annotated[
+        str, typer.Option(help="`linf:0.1` and the like; `l2:inf` for minimal-norm attacks.", show_default=False)
+    ],
+    goal: options.Goal = "untargeted",
+    knowledge: options.Knowledge = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    bounds: options.Bounds = "0,1",
+    outputs: options.Outputs = "logits",
+    device: options.Device = "cpu",
+    rows: options.Rows = 128,
+    trust_pickle: options.TrustPickle = False,
+    every_step: Annotated[
+        bool, typer.Option("--every-step", help="Go on after the first success of an example.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A .safetensors file: x, y, adversarial, broken, distance, ids.", show_default=False),
+    ] = None,
+    json: options.Json = False,
+) -> int:
+    from mohs import attacks as table
+    from mohs.auditing import Request, load
+    from mohs.data import load_data
+    from mohs.models import prepare
+    from mohs.models.contract import check_contract
+    from mohs.store.verdict import Score
+    from mohs.threat import parse_goal, parse_threat
+
+    chosen = table.make({"attack": attack, **_options(context.args)})
+    text = f"{threat}+knowledge:{knowledge}" if knowledge else threat
+    parsed, aim = parse_threat(text), parse_goal(goal)
+    if out is not None and out.suffix != ".safetensors":
+        raise RequestError(f"--out should end in .safetensors, not {out.name!r}")
+    examples = load_data(data, limit=limit, seed=seed)
+    request = Request(
+        model=model,
+        data=data,
+        threats=[text],
+        bounds=options.bounds_of(bounds),
+        outputs=outputs,
+        device=device,
+        trust_pickle=trust_pickle,
+    )
+    subject = load(model, examples.x, request)
+    for finding in check_contract(subject, examples.x, examples.y):
+        Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    prepared = prepare(subject, examples.x[:8], rows=rows)
+    outcome = chosen(prepared, examples.x, examples.y, threat=parsed, goal=aim, seed=seed, stop=not every_step)
+    if out is not None:
+        _keep(out, examples, outcome)
+    broken = outcome.broken
+    standing = sum(status == "survived" for status in outcome.status)
+    applicable = sum(status != "inapplicable" for status in outcome.status)
+    score = Score(standing, applicable - standing - int(broken.sum()), applicable)
+    facts = {
+        "attack": attack,
+        "threat": text,
+        "goal": str(aim),
+        "n": len(outcome),
+        "broken": int(broken.sum()),
+        "standing": standing,
+        "median_distance": float(outcome.distance.median())
+        if len(outcome) and bool(outcome.distance.median().isfinite())
+        else None,
+        "forwards": int(outcome.forwards.sum()),
+        "backwards": int(outcome.backwards.sum()),
+        "seconds": round(float(outcome.seconds.sum()), 3),
+        "out": str(out) if out else None,
+    }
+    if json:
+        typer.echo(json_module.dumps(facts, indent=1))
+    else:
+        Console().print(
+            f"{attack} at {text}: {facts['broken']} of {applicable} broken, accuracy left {score}", highlight=False
+        )
+        typer.echo(f"{facts['forwards']} forward and {facts['backwards']} backward passes, {facts['seconds']} s")
+    return 0
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    """`--step-size 0.1 --loss dlr`, as the attack's fields."""
+    names, values = words[::2], words[1::2]
+    for name in names:
+        if not name.startswith("--") or len(names) != len(values):
+            raise RequestError(f"cannot read {' '.join(words)!r}: the attack's own options are given as --name value")
+    return {name[2:].replace("-", "_"): value for name, value in zip(names, values, strict=True)}
+
+
+def _keep(path: Path, examples, outcome) -> None:  # type: ignore[no-untyped-def]
+    from safetensors.torch import save
+
+    from mohs.store.faults import write_durably
+
+    arrays = {
+        "x": examples.x,
+        "y": examples.y,
+        "ids": examples.ids,
+        "adversarial": outcome.adversarial,
+        "broken": outcome.broken,
+    }
+    arrays |= {"distance": outcome.distance, "label": outcome.label}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, save({name: value.contiguous() for name, value in arrays.items()}))

@@ -1,0 +1,96 @@
+"""mohs audit"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mohs.cli import options
+
+HELP = "How much can an adversary do to this model? Attacks it, judges every success, and reports."
+EXAMPLE = "Example: `mohs audit mypkg.models:resnet --data test.npz --threat linf:8/255 --threat l2:0.5 --require 'linf:8/255 >= 0.45'`"
+
+
+def command(
+    model: options.Model,
+    data: options.Data,
+    threat: options.Threats,
+    profile: Annotated[
+        str, typer.Option(help="`quick`, `standard` or `deep`: see `mohs attacks --profiles`.")
+    ] = "standard",
+    goal: options.Goal = "untargeted",
+    knowledge: options.Knowledge = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    bounds: options.Bounds = "0,1",
+    outputs: options.Outputs = "logits",
+    device: options.Device = "cpu",
+    rows: options.Rows = 128,
+    compile: options.Compile = False,
+    trust_pickle: options.TrustPickle = False,
+    time: Annotated[
+        str | None, typer.Option(help="The best verdict in so long: 90s, 10m, 2h.", show_default=False)
+    ] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(help="`linf:8/255 >= 0.45`, on the estimate with undecided as broken.")
+    ] = None,
+    confident: Annotated[list[str] | None, typer.Option(help="The same, on the lower 95% bound.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A TOML file with `require` and `confident` lists.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/<model>-<time> without it.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, and stop.")] = False,
+    json: options.Json = False,
+) -> int:
+    from mohs import auditing as job_of
+    from mohs.cli.show import errors, finish, watching
+    from mohs.report.policy import load_policy, parse_requirement
+    from mohs.store import Run
+    from mohs.store.verdict import verdict_of
+
+    lines, sure = load_policy(policy) if policy else ([], [])
+    lines, sure = [*lines, *(require or [])], [*sure, *(confident or [])]
+    texts = [f"{text}+knowledge:{knowledge}" if knowledge else text for text in threat]
+    for line in (*lines, *sure):
+        parse_requirement(line, texts)
+    chosen = {
+        "profile": profile,
+        "goal": goal,
+        "limit": limit,
+        "seed": seed,
+        "outputs": outputs,
+        "device": device,
+        "rows": rows,
+    }
+    chosen |= {
+        "compile": compile,
+        "trust_pickle": trust_pickle,
+        "time": options.seconds_of(time),
+        "require": lines,
+        "confident": sure,
+    }
+    chosen["bounds"] = options.bounds_of(bounds)
+    given = {name: value for name, value in chosen.items() if value != job_of.Request.model_fields[name].default}
+    work = job_of.make_job(model, data, threats=texts, **given)
+    for finding in work.findings:
+        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    if dry_run:
+        from mohs.cli.plan import show_plan
+
+        show_plan(work, json)
+        return 0
+    folder = out or Path("runs") / f"{_slug(model)}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    run = Run.create(folder, job_of.describe(work))
+    with watching(folder) as watch:
+        job_of.carry_out(run, work, watch)
+    return finish(run, verdict_of(run), json, lines, sure)
+
+
+def _slug(model: str) -> str:
+    name = model.rsplit("/", 1)[-1]
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:40]

@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mohs.errors import RequestError
+
+Model = Annotated[
+    str,
+    typer.Argument(help="`demo`, `package.module:factory`, or a .pt2, TorchScript or .onnx file.", show_default=False),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="`digits`, an .npz or .safetensors file (x, y), an image folder, a .csv or .parquet table."
+    ),
+]
+Threats = Annotated[
+    list[str],
+    typer.Option(
+        "--threat",
+        help="`linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, with `+quantise:8bit` and the like.",
+        show_default=False,
+    ),
+]
+Goal = Annotated[
+    str,
+    typer.Option(
+        help="`untargeted`, `targeted:3`, `targeted:least-likely`, `source-target:3->5`, `confidence:0.5`, `topk:5`."
+    ),
+]
+Knowledge = Annotated[
+    str | None, typer.Option(help="`gradient`, `scores`, `label`: what the adversary sees.", show_default=False)
+]
+Limit = Annotated[int | None, typer.Option(help="A seeded sample of so many examples.", show_default=False)]
+Seed = Annotated[int, typer.Option(help="Of every random draw.")]
+Bounds = Annotated[str, typer.Option(help="The range inputs live in: low,high.")]
+Outputs = Annotated[str, typer.Option(help="What the model returns: `logits`, `probabilities` or `margin`.")]
+Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
+Rows = Annotated[int, typer.Option(help="Examples in one call of the model, at most.", min=1)]
+Compile = Annotated[bool, typer.Option("--compile", help="torch.compile the guide; pays on long runs.")]
+TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load files that can run code when loaded.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
+Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+
+
+def bounds_of(text: str) -> tuple[float, float]:
+    parts = text.split(",")
+    try:
+        low, high = (float(part) for part in parts)
+    except ValueError:
+        raise RequestError(f"--bounds should read low,high, such as 0,1; not {text!r}") from None
+    if not low < high:
+        raise RequestError(f"--bounds: {low:g} is not below {high:g}")
+    return low, high
+
+
+def seconds_of(text: str | None) -> float | None:
+    """`90s`, `10m`, `2h` in seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if not found or float(found[1]) == 0:
+        raise RequestError(f"--time should read 90s, 10m or 2h; not {text!r}")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]

@@ -1,0 +1,79 @@
+"""What a run shows while it goes, and when it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mohs.report.policy import Requirement, check
+from mohs.store import Run
+from mohs.store.verdict import Verdict
+
+if TYPE_CHECKING:
+    from mohs.auditing import Watcher
+
+errors = Console(stderr=True)
+
+
+@contextmanager
+def watching(run_folder: object) -> Iterator[Watcher]:
+    """Live progress on standard error; says how to resume when stopped."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[standing]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=not errors.is_terminal, disable=not errors.is_terminal) as bars:
+        tasks: dict[str, int] = {}
+
+        def watch(seen) -> None:  # type: ignore[no-untyped-def]
+            name = f"{seen.threat} {seen.stage}".strip()
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=seen.total, standing="")
+            share = f"{seen.standing / max(1, seen.n):.1%} standing"
+            bars.update(tasks[name], completed=seen.done, standing=share)  # type: ignore[arg-type]
+
+        try:
+            yield watch
+        except KeyboardInterrupt:
+            errors.print(f"[yellow]stopped; what is done is kept. Go on with:[/] mohs resume {run_folder}")
+            raise
+
+
+def finish(
+    run: Run, verdict: Verdict, as_json: bool, require: list[str], confident: list[str], out: Path | None = None
+) -> int:
+    """Print the verdict, settle the policy, name the report; the exit code."""
+    from mohs.report import write_report
+    from mohs.report.junit import junit_xml
+    from mohs.report.tables import as_json as to_json
+    from mohs.report.terminal import summary
+
+    requirements = check(require, confident, verdict)
+    report = write_report(run, out or run.folder / "report.html")
+    if requirements:
+        (run.folder / "junit.xml").write_text(junit_xml(verdict, requirements))
+    if as_json:
+        typer.echo(json.dumps(to_json(verdict, requirements), indent=1))
+    else:
+        out = Console()
+        out.print(summary(verdict))
+        for line in requirements:
+            out.print(_line(line))
+        out.print(f"report: {report}", soft_wrap=True, highlight=False)
+    return 0 if all(line.met for line in requirements) else 1
+
+
+def _line(requirement: Requirement) -> str:
+    said = "[green]met[/]" if requirement.met else "[red]not met[/]"
+    return f"{said}: {requirement.text} (measured {requirement.value:.4g})"

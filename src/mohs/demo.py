@@ -1,0 +1,110 @@
+"""The embedded model: a small network on the scikit-learn digits, trained in seconds, once as usual and once on attacked
+images. `demo` and `demo:robust` name the second, `demo:standard` the first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mohs.data.digits import load_digits
+from mohs.errors import UnknownName
+from mohs.models.torch_model import TorchModel
+from mohs.rng import Stream
+from mohs.threat import Linf
+
+VERSION = 1  # of the recipe: a change makes new weights
+EPSILON = 0.2
+EPOCHS, BATCH, RATE, SEED = 40, 64, 2e-3, 0
+STEPS, STEP_SIZE = 7, 0.25  # of the attack in training; the step in units of epsilon
+
+
+class DigitNet(nn.Module):
+    """Two convolutions and two linear layers for 8x8 digits in [0, 1]: [n, 1, 8, 8] -> [n, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 16, 128),
+            nn.ReLU(),
+            nn.Linear(128, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out
+
+
+def load_demo(name: str = "demo") -> nn.Module:
+    """`demo`, `demo:robust` or `demo:standard`, in evaluation mode; trained at the first call and kept in the cache folder."""
+    variants = {"demo": True, "demo:robust": True, "demo:standard": False}
+    if name not in variants:
+        raise UnknownName("embedded model", name, variants)
+    path = _cache() / f"demo-{VERSION}-{'robust' if variants[name] else 'standard'}.safetensors"
+    model = DigitNet()
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return model.eval()
+    model = train(robust=variants[name])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(save(model.state_dict()))
+        temporary.replace(path)
+    except OSError:
+        pass  # a read-only home: the next call trains again
+    return model
+
+
+def train(*, robust: bool, epochs: int = EPOCHS) -> DigitNet:
+    """Standard training, or adversarial training (Madry et al., ICLR 2018, arXiv:1706.06083) at linf:0.2."""
+    images, labels = load_digits("train")
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        model = DigitNet()
+    steps = epochs * -(-len(images) // BATCH)
+    optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
+    for x, y, stream in _batches(images, labels, epochs):
+        shown = _attacked(model, x, y, stream) if robust else x
+        optimiser.zero_grad()
+        functional.cross_entropy(model(shown), y).backward()
+        optimiser.step()
+        schedule.step()
+    return model.eval()
+
+
+def _batches(x: Tensor, y: Tensor, epochs: int) -> Iterator[tuple[Tensor, Tensor, Stream]]:
+    order = Stream.of(SEED, torch.arange(1))
+    for epoch in range(epochs):
+        for rows in order.at("order", epoch).permutation(len(x))[0].split(BATCH):
+            yield x[rows], y[rows], Stream.of(SEED, rows).at("epoch", epoch)
+
+
+def _attacked(model: nn.Module, x0: Tensor, y: Tensor, stream: Stream) -> Tensor:
+    threat = Linf(EPSILON)
+    x = threat.random_point(x0, stream)
+    for _ in range(STEPS):
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(model(x), y, reduction="sum"), x)
+        x = threat.step(x.detach(), gradient, x0, STEP_SIZE)
+    return x
+
+
+def demo_model(name: str) -> TorchModel:
+    return TorchModel(load_demo(name), classes=10, name=name)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mohs"

@@ -1,0 +1,117 @@
+"""The plan of a run: everything that shapes the work, written down before any of it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from mohs import attacks
+from mohs.engine.profiles import Profile, Step
+from mohs.errors import Refused, RequestError
+from mohs.models import Model, Prepared
+from mohs.threat import Goal, Threat
+
+
+class StagePlan(BaseModel):
+    """attacks: specs. inapplicable: why the stage is not run, else None."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    kind: str
+    attacks: list[dict[str, Any]]
+    inapplicable: str | None = None
+    note: str | None = None
+
+
+class ThreatPlan(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: str
+    name: str
+    epsilon: float
+    rounding: float  # what a distance may exceed epsilon by: one float32 ulp of the bounds
+    knowledge: str
+    words: str
+    constraints: str | None  # a hash of the arrays of the constraints
+    stages: list[StagePlan]
+    notes: list[str] = []
+
+
+class Plan(BaseModel):
+    """micro-batch `rows`, padded to multiples of `quantum`; `cohort` examples move in lockstep."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    profile: dict[str, str]
+    n: int
+    seed: int
+    rows: int
+    quantum: int
+    cohort: int
+    threads: int
+    precision: str = "float32, successes confirmed in float64"
+    slack: float
+    noise: float
+    draws: int
+    time: float | None
+    guide: list[str]
+    goals: list[str]
+    threats: list[ThreatPlan]
+
+
+def make_plan(
+    profile: Profile,
+    threats: dict[str, Threat],
+    goals: list[Goal],
+    prepared: Prepared,
+    *,
+    n: int,
+    seed: int,
+    time: float | None,
+) -> Plan:
+    """Compose the stages of every threat (keyed by its text) for a model; RequestError where none can be run."""
+    judge, guide, model = prepared.judge, prepared.guide, prepared.judge.model
+    return Plan(
+        profile={"name": profile.name, "version": profile.version, "words": profile.words},
+        n=n,
+        seed=seed,
+        rows=judge.rows,
+        quantum=judge.quantum,
+        cohort=2 * judge.rows,
+        threads=torch.get_num_threads(),
+        slack=guide.slack,
+        noise=judge.noise,
+        draws=profile.draws if model.random else 1,
+        time=time,
+        guide=list(guide.log),
+        goals=[str(goal) for goal in goals],
+        threats=[_threat(text, threat, profile, goals[0], model) for text, threat in threats.items()],
+    )
+
+
+def _threat(text: str, threat: Threat, profile: Profile, goal: Goal, model: Model) -> ThreatPlan:
+    stages = [_stage(step, threat, goal, model) for step in profile.compose(threat, model)]
+    if all(stage.inapplicable for stage in stages if stage.kind == "decide"):
+        reasons = "; ".join(f"{stage.name}: {stage.inapplicable}" for stage in stages if stage.kind == "decide")
+        raise RequestError(f"no attack of `{profile.name}` can be run against {text}: {reasons}")
+    return ThreatPlan(
+        text=text,
+        name=threat.name,
+        epsilon=threat.epsilon,
+        rounding=threat.rounding(),
+        knowledge=str(threat.knowledge),
+        words=threat.words(),
+        constraints=threat.constraints.digest(),
+        stages=stages,
+    )
+
+
+def _stage(step: Step, threat: Threat, goal: Goal, model: Model) -> StagePlan:
+    reason = None
+    try:
+        for attack in step.attacks:
+            attack.check(threat.minimal() if step.kind == "measure" else threat, goal, model)
+    except Refused as refusal:
+        reason = str(refusal)
+    specs = [{"attack": attacks.name_of(attack), **attack.spec()} for attack in step.attacks]
+    return StagePlan(name=step.name, kind=step.kind, attacks=specs, inapplicable=reason, note=step.note)

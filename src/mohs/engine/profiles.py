@@ -1,0 +1,192 @@
+"""Profiles: named, versioned batteries. Every printed number is stamped with one.
+
+A `decide` stage is run on the examples that earlier stages left standing; a `measure` stage on all, for the distances
+of the robustness curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mohs.attacks.base import Attack
+from mohs.attacks.blackbox.square import Square
+from mohs.attacks.gradient.apgd import APGD, APGDTargeted
+from mohs.attacks.gradient.pgd import PGD
+from mohs.attacks.minimal.bisection import Bisection
+from mohs.attacks.minimal.deepfool import DeepFool
+from mohs.attacks.minimal.fab import FABT
+from mohs.errors import RequestError, UnknownName
+from mohs.losses import Loss, cross_entropy, dlr, dlr_targeted, logit_difference
+from mohs.models import Model
+from mohs.threat import L0, L1, L2, Knowledge, Linf, Threat
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a profile: attacks run one after the other on the same rows."""
+
+    name: str
+    attacks: tuple[Attack, ...]
+    kind: str = "decide"
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A battery: `compose(threat, model)` gives its stages, in order."""
+
+    name: str
+    version: str
+    words: str
+    compose: Callable[[Threat, Model], list[Step]]
+    draws: int = 20  # forward passes averaged in one answer of a random model
+
+
+def _losses(classes: int) -> tuple[Loss, Loss, str | None]:
+    """The losses of APGD-DLR and APGD-T for a model of so many classes, and what was replaced."""
+    if classes >= 4:
+        return dlr, dlr_targeted, None
+    if classes == 3:
+        return (
+            dlr,
+            logit_difference,
+            "the targeted DLR loss needs 4 classes: replaced by the logit difference z_t - z_y",
+        )
+    return logit_difference, logit_difference, "the DLR losses need 3 and 4 classes: replaced by the logit difference"
+
+
+def _curve(threat: Threat, candidates: int) -> Step:
+    """A short minimal-norm search over all examples; every success is then bisected toward its origin."""
+    seeing = threat.knowledge >= Knowledge.GRADIENT and threat.name in DeepFool.sets
+    search: tuple[Attack, ...] = (DeepFool(steps=8, candidates=candidates),) if seeing else ()
+    return Step("curve", (*search, Bisection()), kind="measure")
+
+
+def standard(threat: Threat, model: Model) -> list[Step]:
+    """AutoAttack's standard version. Croce & Hein, ICML 2020, arXiv:2003.01690; L1: ICML 2021, arXiv:2103.01208."""
+    if threat.name not in ("linf", "l2", "l1"):
+        raise RequestError(f"`standard` is AutoAttack's composition, which {threat} is not part of; use quick or deep")
+    short, targeted, note = _losses(model.classes)
+    if model.random:
+        said = "the model is random: AutoAttack's `rand` version, every answer averaged over 20 draws"
+        return [
+            Step("apgd-ce", (APGD(steps=100, loss=cross_entropy),), note=said),
+            Step("apgd-dlr", (APGD(steps=100, loss=short),), note=note),
+        ]
+    l1 = threat.name == "l1"
+    return [
+        Step("apgd-ce", (APGD(steps=100, loss=cross_entropy, restarts=5 if l1 else 1, multi_epsilon=l1),)),
+        Step("apgd-t", (APGDTargeted(steps=100, targets=5 if l1 else 9, loss=targeted, multi_epsilon=l1),), note=note),
+        Step("fab-t", (FABT(steps=100, targets=9),)),
+        Step("square", (Square(queries=5000, p=0.8),)),
+        _curve(threat, 4),
+    ]
+
+
+def quick(threat: Threat, model: Model) -> list[Step]:
+    """Minutes, not hours: a few targeted steps find what most attacks find."""
+    _, targeted, note = _losses(model.classes)
+    if threat.name == "l0":
+        return [Step("pgd", (PGD(steps=20, step_size=1.0, loss=logit_difference),)), _curve(threat, 4)]
+    l1 = threat.name == "l1"
+    return [
+        Step("apgd-ce", (APGD(steps=10, loss=cross_entropy, multi_epsilon=l1),)),
+        Step("apgd-t", (APGDTargeted(steps=20, targets=3, loss=targeted, multi_epsilon=l1),), note=note),
+        *(
+            []
+            if threat.knowledge >= Knowledge.GRADIENT and model.gives >= Knowledge.GRADIENT
+            else [_square(threat, 500)]
+        ),
+        _curve(threat, 4),
+    ]
+
+
+def deep(threat: Threat, model: Model) -> list[Step]:
+    """`standard` and beyond: more losses, restarts and targets, and the attacks of AutoAttack's plus version."""
+    short, targeted, note = _losses(model.classes)
+    if threat.name == "l0":
+        return [
+            Step("pgd", (PGD(steps=100, step_size=1.0, loss=logit_difference, restarts=5),)),
+            Step("pgd-ce", (PGD(steps=100, step_size=1.0, loss=cross_entropy, restarts=5),)),
+            _curve(threat, 9),
+        ]
+    *decide, curve = standard(threat, model)
+    if model.random:
+        return [*decide, curve]
+    l1 = threat.name == "l1"
+    return [
+        *decide,
+        Step("apgd-ce x5", (APGD(steps=100, loss=cross_entropy, restarts=5, multi_epsilon=l1),)),
+        Step("apgd-dlr x5", (APGD(steps=100, loss=short, restarts=5, multi_epsilon=l1),), note=note),
+        Step(
+            "apgd-t all",
+            (APGDTargeted(steps=200, targets=model.classes - 1, loss=targeted, multi_epsilon=l1),),
+            note=note,
+        ),
+        Step("apgd-margin", (APGDTargeted(steps=200, targets=9, loss=logit_difference, multi_epsilon=l1),)),
+        Step("fab-t x5", (FABT(steps=100, targets=9, restarts=5),)),
+        curve,
+    ]
+
+
+def _square(threat: Threat, queries: int) -> Step:
+    return Step("square", (Square(queries=queries, p=0.8, rescale_schedule=True),))
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "quick",
+            "1",
+            "a short battery: within a point of `standard` on the models it was tuned on, in a twentieth of its time",
+            quick,
+        ),
+        Profile(
+            "standard",
+            "1",
+            "AutoAttack's standard version: composition, budgets and order, comparable with RobustBench",
+            standard,
+        ),
+        Profile("deep", "1", "`standard`, then AutoAttack's plus attacks, every target and more restarts", deep),
+    )
+}
+
+
+def find_profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise UnknownName("profile", name, PROFILES)
+    return PROFILES[name]
+
+
+def outline(profile: Profile) -> dict[str, str]:
+    """The stages of a profile for each norm, in short, as a ten-class model would be given."""
+
+    class TenClasses(Model):
+        classes = 10
+
+        def logits(self, x: Tensor) -> Tensor:
+            raise NotImplementedError
+
+    found = {}
+    for threat in (Linf(0.1), L2(0.5), L1(12.0), L0(20.0)):
+        try:
+            steps = profile.compose(threat, TenClasses())
+        except RequestError as error:
+            found[threat.name] = f"not defined: {error}"
+            continue
+        found[threat.name] = ", ".join(
+            f"{s.name} ({_short(s)})" if s.kind == "decide" else f"[{s.name}]" for s in steps
+        )
+    return found
+
+
+def _short(step: Step) -> str:
+    (attack,) = step.attacks
+    fields = {"steps": "steps", "queries": "queries", "targets": "targets", "restarts": "restarts"}
+    return " x ".join(
+        f"{getattr(attack, name)} {word}" for name, word in fields.items() if getattr(attack, name, 1) != 1
+    )

@@ -1,0 +1,134 @@
+"""What a model may do that would make an audit mean something else: one small function a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from mohs.models.base import Model
+from mohs.models.findings import Finding, Probe, error, warning
+from mohs.models.hypotheses import accuracy
+from mohs.models.torch_model import TorchModel, in_training
+from mohs.threat import Knowledge
+
+PROBES = 16  # rows that most checks look at
+DRAWS = 5  # forward passes that must agree
+RANDOM = 1e-4  # of the scale of the logits: repeated passes of a deterministic model differ by less
+COUPLED = 1e-3  # of the scale of the logits: a row alone and in company differs by less
+
+
+def training(model: Model | nn.Module) -> Iterator[Finding]:
+    module = model.module if isinstance(model, TorchModel) else model
+    layers = in_training(module) if isinstance(module, nn.Module) else []
+    if layers:
+        names = ", ".join(layers[:4]) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
+        yield error("training", f"the model is in training mode ({names}): call model.eval()")
+
+
+def shape(probe: Probe) -> Iterator[Finding]:
+    got, want = list(probe.logits.shape), [len(probe.rows), probe.model.classes]
+    if got != want:
+        yield error("shape", f"the model returned {got} for {want[0]} rows; expected {want}, one score a class")
+
+
+def finite(probe: Probe) -> Iterator[Finding]:
+    bad = ~probe.logits.isfinite().all(1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        yield error("nan", f"the model's output for example {row} holds NaN or infinity; expected finite scores")
+
+
+def constant(probe: Probe) -> Iterator[Finding]:
+    if _varies(probe.rows) and not _varies(probe.logits):
+        count = len(probe.rows)
+        yield error(
+            "constant", f"the model gives {count} different examples the same scores: is it trained, is x used?"
+        )
+
+
+def outputs(probe: Probe) -> Iterator[Finding]:
+    """Logits, probabilities and margins, each taken for another."""
+    declared, z = getattr(probe.model, "outputs", "logits"), probe.logits
+    if declared == "logits" and _sums_to_one(z):
+        found, say = "the outputs lie in [0, 1] and sum to one: they are probabilities", "--outputs probabilities"
+    elif declared == "probabilities" and not _sums_to_one(z.exp()):
+        found, say = f"outputs were declared probabilities and sum to {float(z[0].exp().sum()):g}", "--outputs logits"
+    elif declared == "margin" and len(z) >= 4 and bool(((z[:, 1] >= 0) & (z[:, 1] <= 1)).all()):
+        found = "outputs were declared a margin, negative for class 0, and all lie in [0, 1] as probabilities do"
+        say = "--outputs probabilities"
+    else:
+        return
+    yield error("outputs", f"{found}; say {say}")
+
+
+@torch.no_grad()
+def random(probe: Probe) -> Iterator[Finding]:
+    again = [probe.model.logits(probe.rows).float() for _ in range(DRAWS - 1)]
+    spread = max(float((z - probe.logits).abs().max()) for z in again)
+    if spread > RANDOM * probe.scale:
+        probe.model.random = True
+        told = f"the model is random: {DRAWS} passes over the same rows differ by {spread:.2g}"
+        yield warning("random", f"{told}; hits are confirmed on fresh draws, and one counts if at least half succeed")
+
+
+@torch.no_grad()
+def coupled(probe: Probe) -> Iterator[Finding]:
+    """A row must get the same output alone as in company; the draws of a random model would hide whether it does."""
+    if probe.model.random or len(probe.rows) < 2:
+        return
+    alone = torch.cat([probe.model.logits(row).float() for row in probe.rows[:4].split(1)])
+    moved = float((alone - probe.logits[:4]).abs().max())
+    if moved > COUPLED * probe.scale:
+        told = (
+            f"an example's output moves by {moved:.2g} ({moved / probe.scale:.0%} of the largest) when it comes alone"
+        )
+        yield error(
+            "coupled", f"{told}: it depends on the statistics of its batch; run or export it in evaluation mode"
+        )
+
+
+def gradient(probe: Probe) -> Iterator[Finding]:
+    reason = _why_no_gradient(probe) if probe.model.gives >= Knowledge.GRADIENT else ""
+    if reason:
+        probe.model.gives = Knowledge.SCORES
+        told = f"the model gives no gradient ({reason})"
+        yield warning("gradient", f"{told}: attacks that need one are inapplicable here, which is not robustness")
+
+
+def _varies(x: Tensor) -> bool:
+    return bool((x != x[:1]).any())
+
+
+def _sums_to_one(p: Tensor) -> bool:
+    """Whether every row is a distribution."""
+    return bool(((p.sum(1) - 1).abs() <= 1e-3).all() and (p >= 0).all())
+
+
+def _why_no_gradient(probe: Probe) -> str:
+    x = probe.rows[:4].detach().requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = probe.model.logits(x)
+            if not logits.requires_grad:
+                return "its output is detached from its input"
+            weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device, dtype=logits.dtype)
+            found = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True, materialize_grads=True)[0]
+    except RuntimeError as failure:
+        return str(failure).splitlines()[0][:120]
+    if not bool(found.isfinite().all()):
+        return "it is NaN or infinite"
+    return "" if bool(found.any()) else "it is zero: is the input rounded, or the last layer saturated?"
+
+
+CHECKS: tuple[Callable[[Probe], Iterator[Finding]], ...] = (
+    shape,
+    finite,
+    constant,
+    outputs,
+    random,
+    coupled,
+    gradient,
+    accuracy,
+)

@@ -1,0 +1,105 @@
+"""The report: one HTML file that opens anywhere and asks nobody. A pure reader of the run."""
+
+from __future__ import annotations
+
+import base64
+import os
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mohs.errors import RequestError
+from mohs.report import figures, pictures, words
+from mohs.report.policy import Requirement, check
+from mohs.report.tables import broken_by
+from mohs.store import SCHEMA, Run
+from mohs.store.verdict import ThreatVerdict, Verdict, verdict_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+FILES = 200  # names of record files listed
+
+
+def write_report(run: Run | str | Path, path: str | Path) -> Path:
+    """Write the report of a run, finished or not, as one HTML file; RequestError where it cannot be written."""
+    run = run if isinstance(run, Run) else Run.open(run)
+    path = Path(path)
+    page = render(verdict_of(run))
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RequestError(f"cannot write the report {path}: {error.strerror}") from error
+    return path
+
+
+def render(verdict: Verdict) -> str:
+    """The page. Everything that comes from the run is escaped on its way in."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    spec = verdict.run.spec
+    names = spec["data"].get("class_names")
+    jinja.globals |= {"words": words, "class_name": lambda label: words.class_name(label, names)}
+    galleries = pictures.gallery(verdict.run, verdict.threats)
+    plans = spec["plan"]["threats"]
+    threats = [
+        _threat(*parts, number) for number, parts in enumerate(zip(verdict.threats, plans, galleries, strict=True), 1)
+    ]
+    return jinja.get_template("report.html.j2").render(
+        verdict=verdict,
+        spec=spec,
+        plan=spec["plan"],
+        headline=words.headline(verdict),
+        threats=threats,
+        policy=_policy(verdict),
+        findings=spec.get("findings") or [],
+        curves=[threat["curve"] for threat in threats],
+        columns={name: words.COLUMNS[name] for name in SCHEMA.names},
+        files=_files(verdict.run),
+        most_files=FILES,
+        plotly=_plotly(),
+    )
+
+
+def _threat(verdict: ThreatVerdict, plan: dict[str, Any], shown: list[pictures.Picture], number: int) -> dict[str, Any]:
+    """What the template needs to know of one threat."""
+    drawn = figures.curve(verdict)
+    return {
+        "number": number,
+        "verdict": verdict,
+        "plan": plan,
+        "score": verdict.score,
+        "curve": drawn,
+        "sample": figures.sample(drawn),
+        "matrix": figures.matrix(verdict),
+        "pictures": shown,
+        "broken_by": broken_by(verdict),
+        "stages": list(zip(verdict.stages, plan["stages"], strict=True)),
+    }
+
+
+def _policy(verdict: Verdict) -> list[dict[str, Any]]:
+    """As the run recorded it; else the lines that were asked for, held against the verdict."""
+    spec = verdict.run.spec
+    if spec.get("policy"):
+        return list(spec["policy"])
+    asked = {**spec["request"].get("defaulted", {}), **spec["request"].get("given", {})}
+    lines: list[Requirement] = check(asked.get("require") or [], asked.get("confident") or [], verdict)
+    return [{"requirement": line.text, "met": line.met, "value": line.value} for line in lines]
+
+
+def _files(run: Run) -> list[str]:
+    return sorted(path.name for path in (run.folder / "records").glob("*.parquet"))
+
+
+@cache
+def _plotly() -> str:
+    """plotly.js, deflated and in base64: 2 MB instead of 5, and the page names no address of its makers."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 6)).decode()

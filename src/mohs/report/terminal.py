@@ -1,0 +1,59 @@
+"""The verdict in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mohs.report.tables import broken_by
+from mohs.report.words import cost, count, percent
+from mohs.store.verdict import Score, ThreatVerdict, Verdict
+
+SHOWN = 3  # attacks named a threat
+
+
+def summary(verdict: Verdict) -> RenderableType:
+    """The verdict first, then why examples are undecided; stamped with the profile."""
+    stamp = f"profile {verdict.profile}, n = {verdict.clean.n}, 95% intervals"
+    table = Table(box=None, pad_edge=False, header_style="bold", caption=escape(stamp), caption_justify="left")
+    table.add_column("threat", overflow="fold")
+    table.add_column("clean", justify="right")
+    table.add_column("robust accuracy [95%]", justify="right")
+    table.add_column("natural + boundary error", justify="right")
+    table.add_column("broken by", overflow="fold")
+    table.add_column("passes", justify="right")
+    table.add_column("seconds", justify="right")
+    for threat in verdict.threats:
+        table.add_row(*(escape(cell) for cell in _row(verdict, threat)))
+    return Group(table, *_undecided(verdict))
+
+
+def _row(verdict: Verdict, threat: ThreatVerdict) -> list[str]:
+    top = list(broken_by(threat).items())
+    named = ", ".join(f"{name} {broken}" for name, broken in top[:SHOWN])
+    rest = sum(broken for _, broken in top[SHOWN:])
+    return [
+        threat.text,
+        _short(verdict.clean),
+        str(threat.score),
+        f"{percent(threat.natural_error)} + {percent(threat.boundary_error)}" if threat.score.n else "-",
+        (f"{named}, others {rest}" if rest else named) or "-",
+        count(sum(stage.forwards + stage.backwards for stage in threat.stages)),
+        cost(sum(stage.seconds for stage in threat.stages)),
+    ]
+
+
+def _short(score: Score) -> str:
+    return percent(score.low) if not score.undecided else f"{percent(score.low)} to {percent(score.high)}"
+
+
+def _undecided(verdict: Verdict) -> list[Text]:
+    lines = []
+    if not verdict.finished:
+        lines.append(Text(f"not finished: mohs resume {verdict.run.folder}", style="yellow"))
+    for threat in verdict.threats:
+        for reason, cases in threat.reasons.items():
+            lines.append(Text(f"undecided at {threat.text}: {cases} ({reason})", style="yellow"))
+    return lines
