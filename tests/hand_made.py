@@ -151,9 +151,7 @@ def _attack(
     adversarial = np.clip(x[ids] + signs * step[:, None, None, None], 0, 1).astype(np.float32)
     stored = {"ids": ids, "threat": np.full(len(ids), t, np.int16), "goal": np.zeros(len(ids), np.int16)}
     stored |= {"adversarial": adversarial, "point": adversarial, "distance": least[ids], "label": reached[ids]}
-    rows = [
-        row(i, 4, "broken", threat=t, y=y[i], label=reached[i], distance=least[i], attack="curve") for i in ids.tolist()
-    ]
+    rows = [row(i, 4, "broken", threat=t, y=y[i], label=reached[i], distance=least[i], attack="curve") for i in ids.tolist()]
     commit(run, rows, stored)
 
 

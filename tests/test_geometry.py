@@ -314,25 +314,26 @@ def nearest_by_scipy(norm, x, w, b, low, high):
 def test_hyperplane_is_nearest(norm: Norm):
     rng = np.random.default_rng(7)
     rows, d, seen = 30, 6, 0
-    x0 = rng.choice([0, 1, 0.25, 0.8], (rows, d))
+    low = -1.0
+    x0 = rng.choice([low, 3, 0.25, 0.8], (rows, d))
     w = rng.choice([0, 1, -1, 0.5, -2, 0.125], (rows, d))
     w[:20] += rng.normal(0, 1, (20, d)) * (rng.random((20, d)) < 0.8)
-    b = (w * x0).sum(1) + rng.normal(0, 1.5, rows)
-    high = np.where(rng.random((rows, d)) < 0.2, x0, 1.0)  # some features only go down
+    b = (w * x0).sum(1) + rng.normal(0, 5, rows)
+    high = np.where(rng.random((rows, d)) < 0.2, x0, 3.0)  # some features only go down
     x, w32, b32, top = (torch.tensor(a, dtype=torch.float32) for a in (x0, w, b, high))
-    point = norm.hyperplane(x.clone(), w32, b32, torch.zeros_like(x), top)
-    assert ((point >= 0) & (point <= top)).all()
-    assert torch.equal(norm.hyperplane(x.clone(), w32, b32, 0.0, top), point)
+    point = norm.hyperplane(x.clone(), w32, b32, torch.full_like(x, low), top)
+    assert ((point >= low) & (point <= top)).all()
+    assert torch.equal(norm.hyperplane(x.clone(), w32, b32, low, top), point)
     for row in range(rows):
         normal, level = w32[row].double().numpy(), float(b32[row])
-        best = nearest_by_scipy(norm, x[row].double().numpy(), normal, level, np.zeros(d), top[row].double().numpy())
+        best = nearest_by_scipy(norm, x[row].double().numpy(), normal, level, np.full(d, low), top[row].double().numpy())
         value = normal @ point[row].double().numpy()
         if best is None:
-            corner = np.where((normal > 0) == (level > normal @ x0[row]), top[row].double().numpy(), 0.0)
+            corner = np.where((normal > 0) == (level > normal @ x0[row]), top[row].double().numpy(), low)
             assert value == pytest.approx(normal @ corner, abs=1e-6)
         else:
             seen += 1
-            assert value == pytest.approx(level, abs=2e-6)
+            assert value == pytest.approx(level, abs=1e-5)
             reach = float(norm.distance((point - x)[row : row + 1].double()))
             assert reach == pytest.approx(best, abs=1e-5)
     assert 10 <= seen <= rows - 3  # both kinds were there

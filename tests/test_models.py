@@ -155,7 +155,7 @@ def test_a_graph_for_other_shapes_is_refused_in_one_line(x: Tensor) -> None:
 def test_a_factory_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x: Tensor) -> None:
     (tmp_path / "mohs_zoo.py").write_text(
         textwrap.dedent("""
-        import json, torch
+        import colorsys, torch
         from mohs.models import TorchModel
         module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
         def make(): return module
@@ -167,9 +167,10 @@ def test_a_factory_is_found_in_the_current_directory(tmp_path: Path, monkeypatch
         class Space: make = make
         """)
     )
-    (tmp_path / "json.py").write_text("raise SystemExit('a file of the user stood in for a library')")
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('a file of the user stood in for a library')")
     (tmp_path / "mohs_broken.py").write_text("import no_such_library")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     before = list(sys.path)
     for source in ("mohs_zoo:make", "mohs_zoo:module", "mohs_zoo:Space.make"):
         model = load_model(source, x=x)
@@ -384,6 +385,11 @@ def test_a_pt2_that_torch_cannot_open_is_one_line(files: Path, tmp_path: Path, x
     (tmp_path / "no.pt2").write_bytes(b"not a zip")
     with pytest.raises(ModelError, match=r"is not an archive of torch.export.save"):
         load_model(str(tmp_path / "no.pt2"), x=x)
+    torn = tampered(files / "dynamic.pt2", tmp_path / "torn.pt2", {MODEL: lambda record: record[:-9]}, {})
+    with pytest.raises(ModelError, match=r"torn.pt2 is damaged: JSONDecodeError"):
+        check_exported(Path(torn))
+    with pytest.raises(ModelError, match=r"no.pt2 cannot be opened by torch"):
+        load_model(str(tmp_path / "no.pt2"), x=x, trust_pickle=True)
     old = {"archive_version": lambda _: b"99"}
     with pytest.raises(ModelError, match=r"cannot be opened by torch .*archive version") as caught:
         load_model(tampered(files / "dynamic.pt2", tmp_path / "old.pt2", old, {}), x=x)

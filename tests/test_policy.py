@@ -7,12 +7,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from hand_made import EVIL, make_run, row, spec, threat
 
 from mohs.errors import RequestError, UnknownName
-from mohs.report import check, junit_xml, load_policy, parse_requirement
+from mohs.report import Requirement, check, junit_xml, load_policy, parse_requirement
 from mohs.report.policy import Clause
 from mohs.store.verdict import Verdict, verdict_of, wilson
+from tests.hand_made import EVIL, make_run, row, spec, threat
 
 
 @pytest.fixture
@@ -97,6 +97,13 @@ def test_an_unknown_threat_names_the_nearest(verdict: Verdict) -> None:
         check(["linf:4/255 >= 0.4"], [], verdict)
 
 
+def test_a_line_can_be_held_against_the_threats_before_any_work() -> None:
+    assert parse_requirement("linf:0.1 >= 0.4", ["linf:1/10"]).name == "linf:0.1"
+    assert parse_requirement("clean >= 0.4", []).name == "clean"
+    with pytest.raises(UnknownName, match=r"'l2:0.4'; did you mean 'l2:0.5'"):
+        parse_requirement("l2:0.4 >= 0.4", ["linf:0.1", "l2:0.5"])
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
@@ -148,7 +155,9 @@ def test_junit_has_a_case_a_requirement_with_the_numbers(verdict: Verdict) -> No
 
 
 def test_junit_escapes_what_it_is_told(tmp_path: Path) -> None:
-    what = spec(1, [threat(EVIL + "\x00\ud800", 0.1)], model={"name": EVIL + "\x01"})
-    verdict = verdict_of(make_run(tmp_path / "run", {**what, "plan": what["plan"]}, [row(0, -1, "survived")]))
-    found = check([], [], verdict)
-    assert EVIL in ET.fromstring(junit_xml(verdict, found).encode())[0].get("name", "")
+    what = spec(1, [threat(EVIL, 0.1)], model={"name": EVIL + "\x00"})
+    verdict = verdict_of(make_run(tmp_path / "run", what, [row(0, -1, "survived")]))
+    suite = ET.fromstring(junit_xml(verdict, [Requirement(EVIL + "\x1b", False, 0.1, 0.2)]).encode())[0]
+    assert suite.get("name") == f"mohs audit {EVIL}\ufffd"
+    assert [case.get("name") for case in suite.iter("testcase")] == [EVIL + "\ufffd"]
+    assert EVIL in str(next(suite.iter("failure")).text)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import make_run, row, spec, stage, threat
 from scipy.stats import binomtest
 
 from mohs.store import Run
 from mohs.store.verdict import Score, ThreatVerdict, Verdict, verdict_of, wilson
+from tests.hand_made import make_run, row, spec, stage, threat
 
 
 def judge(folder: Path, n: int, rows: list[dict[str, Any]], *threats: dict[str, Any], **more: Any) -> Verdict:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,9 +75,8 @@ class Job:
 class Result:
     """A run and what it says."""
 
-    def __init__(self, run: Run, held: tempfile.TemporaryDirectory[str] | None = None) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self._held = held  # a run nobody named lives as long as its result
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -132,10 +133,15 @@ def audit(
     unit. options: the fields of `Request`. Raises RequestError where the request is wrong, before anything is written.
     """
     job = make_job(model, data, threats=threats, **options)
-    held = None if out is not None else tempfile.TemporaryDirectory(prefix="mohs-", ignore_cleanup_errors=True)
-    run = Run.create(Path(held.name) / "run" if held else Path(str(out)), describe(job))
-    carry_out(run, job, watch)
-    return Result(run, held)
+    if out is not None:
+        run = Run.create(out, describe(job))
+        carry_out(run, job, watch)
+        return Result(run)
+    held = tempfile.mkdtemp(prefix="mohs-")
+    result = Result(Run.create(held, describe(job)))
+    weakref.finalize(result, shutil.rmtree, held, ignore_errors=True)
+    carry_out(result.run, job, watch)
+    return result
 
 
 def resume(

@@ -54,7 +54,7 @@ class Oracle:
     """One cohort under one attack. Every tensor has a row an example: `ids` says which row of the ledger it is.
 
     stop: a row closes at its first success. draws: forward passes averaged in one answer (EOT). judged: False leaves
-    all verdicts to the caller (training). budget: queries a row may spend, None without limit. deadline: of `time.monotonic`,
+    all verdicts to the caller (training). roams: the attack's points may leave the set. budget: queries a row may spend, None without limit. deadline: of `time.monotonic`,
     after which open rows close as undecided.
     """
 
@@ -70,6 +70,7 @@ class Oracle:
     stop: bool = True
     draws: int = 1
     judged: bool = True
+    roams: bool = False
     budget: int | None = None
     deadline: float | None = None
 
@@ -330,19 +331,33 @@ class Oracle:
 
     def _note(self, q: Tensor, r: Tensor | None, ids: Tensor, margin: Tensor) -> None:
         """A hit, or one within the guide's slack, counts once the judge confirms it."""
-        self.ledger.approach(ids, q, margin)
+        ledger = self.ledger
         near = margin > -self.guide.slack
         if self.threat.epsilon < torch.inf:
-            near &= ~self.ledger.broken[ids]  # any success will do
+            near &= ~ledger.broken[ids]  # any success will do
+        if self.roams:  # what lies outside the set is neither a success nor close to one
+            asked = near | (margin > ledger.closest_margin[ids])
+            inside = self._inside(q, r, asked.nonzero()[:, 0])
+            near = near & inside
+            where = inside.nonzero()[:, 0]
+            ledger.approach(ids[where], q[where], margin[where])
+        else:
+            ledger.approach(ids, q, margin)
         hits = near.nonzero()[:, 0]
         if len(hits) == 0:
             return
         rows = hits if r is None else r[hits]
         distance = self.threat.distance(q[hits], self.x0[rows])
-        useful = self.threat.contains(q[hits], self.x0[rows]) & (distance < self.ledger.distance[ids[hits]])
+        useful = self.threat.contains(q[hits], self.x0[rows]) & (distance < ledger.distance[ids[hits]])
         where = useful.nonzero()[:, 0]
         if len(where):
             self._judge(q[hits[where]], rows[where], distance[where])
+
+    def _inside(self, q: Tensor, r: Tensor | None, where: Tensor) -> Tensor:
+        """[n] bool: which of the candidates at `where` lie in the set; False elsewhere."""
+        inside = torch.zeros(len(q), dtype=torch.bool, device=q.device)
+        inside[where] = self.threat.contains(q[where], self.x0[where if r is None else r[where]])
+        return inside
 
     def _judge(self, q: Tensor, rows: Tensor, distance: Tensor) -> None:
         ledger, ids = self.ledger, self.ids[rows]

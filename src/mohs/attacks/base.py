@@ -69,6 +69,7 @@ class Attack(ABC):
         """Run every try on one cohort; the last point of each is judged. Survivors that came within the guide's slack
         of success are run again on the untouched model, so that a fast guide never hides one."""
         started = time.perf_counter()
+        oracle.roams = self.minimal and oracle.threat.epsilon < torch.inf
         self._run_tries(oracle)
         if oracle.guide.model is not oracle.judge.model:
             close = oracle.ledger.closest_margin[oracle.ids] > -oracle.guide.slack

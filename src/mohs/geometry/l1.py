@@ -93,7 +93,7 @@ def _laplace(x0: Tensor, stream: Stream) -> Tensor:
 
 
 def _shrink(v: Tensor, cap: Tensor, epsilon: Number) -> Tensor:
-    """sign(v) min(max(|v| - lam, 0), cap) of L1 norm epsilon; v, cap [rows, d], where lam = 0 leaves more than that."""
+    """sign(v) max(|v| - lam, 0), whose part under cap has L1 norm epsilon; v, cap [rows, d], lam = 0 leaves more."""
     size, part = v.abs(), torch.empty_like(v)
 
     def left(t: Tensor) -> Tensor:
@@ -104,5 +104,4 @@ def _shrink(v: Tensor, cap: Tensor, epsilon: Number) -> Tensor:
     sloped = total(((excess >= 0) & (excess < cap)).to(v.dtype))
     spare = (epsilon - total(left(t[:, None]))).clamp_(min=0)
     lam = (t - spare / sloped.clamp_(min=1)).clamp_(min=0)
-    w = torch.minimum(size.double().sub_(lam[:, None]).clamp_(min=0), cap).to(v.dtype)
-    return w.copysign_(v)
+    return size.double().sub_(lam[:, None]).clamp_(min=0).to(v.dtype).copysign_(v)

@@ -43,9 +43,7 @@ def finite(probe: Probe) -> Iterator[Finding]:
 def constant(probe: Probe) -> Iterator[Finding]:
     if _varies(probe.rows) and not _varies(probe.logits):
         count = len(probe.rows)
-        yield error(
-            "constant", f"the model gives {count} different examples the same scores: is it trained, is x used?"
-        )
+        yield error("constant", f"the model gives {count} different examples the same scores: is it trained, is x used?")
 
 
 def outputs(probe: Probe) -> Iterator[Finding]:
@@ -81,12 +79,8 @@ def coupled(probe: Probe) -> Iterator[Finding]:
     alone = torch.cat([probe.model.logits(row).float() for row in probe.rows[:4].split(1)])
     moved = float((alone - probe.logits[:4]).abs().max())
     if moved > COUPLED * probe.scale:
-        told = (
-            f"an example's output moves by {moved:.2g} ({moved / probe.scale:.0%} of the largest) when it comes alone"
-        )
-        yield error(
-            "coupled", f"{told}: it depends on the statistics of its batch; run or export it in evaluation mode"
-        )
+        told = f"an example's output moves by {moved:.2g} ({moved / probe.scale:.0%} of the largest) when it comes alone"
+        yield error("coupled", f"{told}: it depends on the statistics of its batch; run or export it in evaluation mode")
 
 
 def gradient(probe: Probe) -> Iterator[Finding]:

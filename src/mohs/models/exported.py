@@ -36,9 +36,7 @@ def load_exported(path: Path, device: torch.device, trust_pickle: bool = False) 
     opened here in the same way. trust_pickle leaves all that out. Raises ModelError.
     """
     if trust_pickle:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.load(path)
+        program = _open_trusted(path)
     else:
         check_exported(path)
         _open_in_child(path)
@@ -55,6 +53,15 @@ def open_program(path: Path) -> ExportedProgram:
     with _weights_only(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return load_pt2(str(path)).exported_programs["model"]
+
+
+def _open_trusted(path: Path) -> ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.load(path)
+        except Exception as error:  # a reader of pickles may raise anything
+            raise ModelError(f"{path} cannot be opened by torch {torch.__version__}: {error}") from error
 
 
 def plain(module: fx.GraphModule) -> tuple[fx.GraphModule, int | None]:

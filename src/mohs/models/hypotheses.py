@@ -10,7 +10,7 @@ from torch import Tensor
 from mohs.models.base import Model
 from mohs.models.findings import Finding, Probe, warning
 
-SAMPLE = 256  # rows that accuracy is taken on
+SAMPLE = 100  # rows that accuracy is taken on
 FEWEST = 20  # rows on which it means something
 POOR = 0.7  # accuracy at which it is worth asking why
 BETTER = 0.2  # by how much another reading must win to be told

@@ -89,7 +89,7 @@ def matrix(threat: ThreatVerdict) -> Matrix:
 
 
 def _inside(threat: ThreatVerdict) -> np.ndarray:
-    return (threat.status == "broken") & np.isfinite(threat.distance)
+    return np.asarray((threat.status == "broken") & np.isfinite(threat.distance))
 
 
 def _end(distance: np.ndarray, epsilon: float) -> float:

@@ -47,9 +47,7 @@ def render(verdict: Verdict) -> str:
     jinja.globals |= {"words": words, "class_name": lambda label: words.class_name(label, names)}
     galleries = pictures.gallery(verdict.run, verdict.threats)
     plans = spec["plan"]["threats"]
-    threats = [
-        _threat(*parts, number) for number, parts in enumerate(zip(verdict.threats, plans, galleries, strict=True), 1)
-    ]
+    threats = [_threat(*parts, number) for number, parts in enumerate(zip(verdict.threats, plans, galleries, strict=True), 1)]
     return jinja.get_template("report.html.j2").render(
         verdict=verdict,
         spec=spec,

@@ -14,8 +14,8 @@ def junit_xml(verdict: Verdict, requirements: list[Requirement]) -> str:
     spec = verdict.run.spec
     failures = sum(not requirement.met for requirement in requirements)
     counts = {"tests": str(len(requirements)), "failures": str(failures), "errors": "0"}
-    root = ET.Element("testsuites", name="mohs", **counts)
-    suite = ET.SubElement(root, "testsuite", name=f"mohs audit {spec['model']['name']}", **counts)
+    root = ET.Element("testsuites", {"name": "mohs", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": _legal(f"mohs audit {spec['model']['name']}"), **counts})
     if spec.get("created"):
         suite.set("timestamp", spec["created"])
     properties = ET.SubElement(suite, "properties")
@@ -24,9 +24,7 @@ def junit_xml(verdict: Verdict, requirements: list[Requirement]) -> str:
     for requirement in requirements:
         case = ET.SubElement(suite, "testcase", name=_legal(requirement.text), classname="mohs.policy")
         if not requirement.met:
-            ET.SubElement(case, "failure", message=_legal(_short(requirement)), type="requirement").text = _facts(
-                verdict
-            )
+            ET.SubElement(case, "failure", message=_legal(_short(requirement)), type="requirement").text = _facts(verdict)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
@@ -45,4 +43,4 @@ def _facts(verdict: Verdict) -> str:
 
 def _legal(text: str) -> str:
     """Without the control characters that XML has no way to write."""
-    return "".join(c if c in "\t\n" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF) else "\ufffd" for c in text)
+    return "".join(c if c in "\t\n" or c >= " " else "\ufffd" for c in text)

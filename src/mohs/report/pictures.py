@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -98,18 +98,17 @@ def _picture(i: int, row: int, clean: dict[str, np.ndarray], hit: _Success, low:
     after = hit.adversarial.astype(np.float64)
     delta = after - x
     image = _pixels(x)
-    said = {"id": i, "y": int(clean["y"][row]), "before": int(clean["label"][row]), "after": hit.label}
+    plain = Picture(i, int(clean["y"][row]), int(clean["label"][row]), hit.label, hit.distance)
     if image is None:
-        return Picture(**said, distance=hit.distance, changes=_changes(x, after, low, high))
+        return replace(plain, changes=_changes(x, after, low, high))
     span = (high - low) or 1.0
     magnified = _nice(0.5 * span / max(float(np.abs(delta).max()), 1e-12))
     changed, moved = _pixels(delta), _pixels(after)
     assert changed is not None
     assert moved is not None
     height, width = image.shape[:2]
-    return Picture(
-        **said,
-        distance=hit.distance,
+    return replace(
+        plain,
         magnified=magnified,
         clean=_uri((image - low) / span),
         change=_uri(0.5 + magnified * changed / span, smooth=False),
@@ -141,10 +140,11 @@ def _uri(pixels: np.ndarray, smooth: bool = True) -> str:
 
 
 def _nice(factor: float) -> int:
-    """The largest of 1, 2, 3, 5, 10, 20, … that is no more than the factor."""
+    """The largest of 1, 2, 3, 5, 10, 20, … that is no more than the factor, but for float32's rounding."""
+    factor *= 1.001
     if factor < 1:
         return 1
-    power = 10 ** int(math.log10(factor))
+    power: int = 10 ** int(math.log10(factor))
     return max(step * power for step in NICE if step * power <= factor)
 
 

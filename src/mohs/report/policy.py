@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from mohs.errors import RequestError, UnknownName
-from mohs.store.verdict import CONFIDENCE, Score, Verdict
+from mohs.store.verdict import CONFIDENCE, Verdict
 
 SAMPLE = "linf:8/255 >= 0.45"
 EXAMPLES = f"examples: {SAMPLE!r}, 'l2:0.5 > 30%', 'clean >= 0.9'"
@@ -47,8 +48,11 @@ class Policy(NamedTuple):
     confident: list[str]
 
 
-def parse_requirement(text: str) -> Clause:
-    """`NAME >= BOUND` or `NAME > BOUND`, the bound as 0.45 or 45%; RequestError shows examples."""
+def parse_requirement(text: str, threats: Iterable[str] | None = None) -> Clause:
+    """`NAME >= BOUND` or `NAME > BOUND`, the bound as 0.45 or 45%; RequestError shows examples.
+
+    threats: those of the audit, so that a line about another is an UnknownName before any work is done.
+    """
     found = _FORM.fullmatch(text.strip())
     if found is None:
         raise RequestError(f"the requirement {text!r} does not read NAME >= NUMBER or NAME > NUMBER; {EXAMPLES}")
@@ -56,6 +60,8 @@ def parse_requirement(text: str) -> Clause:
     if bound > 1:
         hint = f"write {found['bound']}% for a percentage; " if not found["percent"] and bound <= 100 else ""
         raise RequestError(f"the requirement {text!r} asks for more than every example; {hint}{EXAMPLES}")
+    if threats is not None:
+        _find(found["name"], ("clean", *threats))
     return Clause(found["name"], found["sign"] == ">", float(bound))
 
 
@@ -67,18 +73,20 @@ def check(requirements: list[str], confident: list[str], verdict: Verdict) -> li
 
 def _check(text: str, verdict: Verdict, sure: bool) -> Requirement:
     clause = parse_requirement(text)
-    score = _score(clause.name, verdict)
+    scores = {"clean": verdict.clean, **{threat.text: threat.score for threat in verdict.threats}}
+    score = scores[_find(clause.name, scores)]
     value = (score.interval[0] if sure else score.low) if score.n else math.nan
     met = value > clause.bound if clause.strict else value >= clause.bound
     return Requirement(f"{text} ({CONFIDENCE:.0%} confidence)" if sure else text, met, value, clause.bound)
 
 
-def _score(name: str, verdict: Verdict) -> Score:
-    scores = {"clean": verdict.clean, **{threat.text: threat.score for threat in verdict.threats}}
-    same = [score for known, score in scores.items() if _key(known) == _key(name)]
-    if not same:
-        raise UnknownName("threat of this audit", name, scores)
-    return same[0]
+def _find(name: str, known: Iterable[str]) -> str:
+    """The name among those known that means the same."""
+    known = list(known)
+    for candidate in known:
+        if _key(candidate) == _key(name):
+            return candidate
+    raise UnknownName("threat of this audit", name, known)
 
 
 def _key(text: str) -> tuple[str, ...]:
@@ -105,14 +113,10 @@ def load_policy(path: str | Path) -> Policy:
         if key not in Policy._fields:
             raise UnknownName(f"key in the policy {path}:", key, Policy._fields)
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-            raise RequestError(
-                f"the policy {path}: `{key}` must be a list of texts, such as {key} = [{SAMPLE!r}]"
-            )
+            raise RequestError(f"the policy {path}: `{key}` must be a list of texts, such as {key} = [{SAMPLE!r}]")
     policy = Policy(content.get("require", []), content.get("confident", []))
     if not policy.require and not policy.confident:
-        raise RequestError(
-            f"the policy {path} requires nothing; give it a line such as require = [{SAMPLE!r}]"
-        )
+        raise RequestError(f"the policy {path} requires nothing; give it a line such as require = [{SAMPLE!r}]")
     for line in policy.require + policy.confident:
         parse_requirement(line)
     return policy

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from mohs.report.policy import Requirement
 from mohs.store.verdict import Score, StageVerdict, ThreatVerdict, Verdict
 
 
-def as_json(verdict: Verdict) -> dict[str, Any]:
-    """Every number of a verdict, as JSON knows them: what is not finite is null."""
+def as_json(verdict: Verdict, requirements: Sequence[Requirement] = ()) -> dict[str, Any]:
+    """Every number of a verdict and its policy, as JSON knows them: what is not finite is null."""
     spec = verdict.run.spec
     plan = spec["plan"]
     return {
@@ -27,6 +29,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         "goals": plan["goals"],
         "clean_accuracy": _score(verdict.clean),
         "threats": [_threat(threat) for threat in verdict.threats],
+        "policy": [_plain(requirement) for requirement in requirements],
     }
 
 
@@ -90,9 +93,9 @@ def _threat(threat: ThreatVerdict) -> dict[str, Any]:
         "median_distance": finite(float(np.median(threat.distance))) if len(broken) else None,
         "undecided_reasons": threat.reasons,
         "broken_by": broken_by(threat),
-        "stages": [_stage(stage) for stage in threat.stages],
+        "stages": [_plain(stage) for stage in threat.stages],
     }
 
 
-def _stage(stage: StageVerdict) -> dict[str, Any]:
-    return {name: finite(value) if isinstance(value, float) else value for name, value in asdict(stage).items()}
+def _plain(fields: StageVerdict | Requirement) -> dict[str, Any]:
+    return {name: finite(value) if isinstance(value, float) else value for name, value in asdict(fields).items()}

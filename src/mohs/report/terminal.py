@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mohs.report.tables import broken_by
-from mohs.report.words import cost, count, percent
-from mohs.store.verdict import Score, ThreatVerdict, Verdict
+from mohs.report.words import cost, count, interval, percent, score
+from mohs.store.verdict import ThreatVerdict, Verdict
 
 SHOWN = 3  # attacks named a threat
 
@@ -18,13 +18,13 @@ def summary(verdict: Verdict) -> RenderableType:
     """The verdict first, then why examples are undecided; stamped with the profile."""
     stamp = f"profile {verdict.profile}, n = {verdict.clean.n}, 95% intervals"
     table = Table(box=None, pad_edge=False, header_style="bold", caption=escape(stamp), caption_justify="left")
-    table.add_column("threat", overflow="fold")
+    table.add_column("threat", overflow="fold", min_width=10)
     table.add_column("clean", justify="right")
-    table.add_column("robust accuracy [95%]", justify="right")
-    table.add_column("natural + boundary error", justify="right")
+    table.add_column("robust accuracy\n[95%]", justify="right", no_wrap=True)
+    table.add_column("natural +\nboundary error", justify="right", min_width=12)
     table.add_column("broken by", overflow="fold")
     table.add_column("passes", justify="right")
-    table.add_column("seconds", justify="right")
+    table.add_column("time", justify="right", no_wrap=True)
     for threat in verdict.threats:
         table.add_row(*(escape(cell) for cell in _row(verdict, threat)))
     return Group(table, *_undecided(verdict))
@@ -36,17 +36,13 @@ def _row(verdict: Verdict, threat: ThreatVerdict) -> list[str]:
     rest = sum(broken for _, broken in top[SHOWN:])
     return [
         threat.text,
-        _short(verdict.clean),
-        str(threat.score),
+        score(verdict.clean),
+        f"{score(threat.score)}\n[{interval(threat.score)}]" if threat.score.n else score(threat.score),
         f"{percent(threat.natural_error)} + {percent(threat.boundary_error)}" if threat.score.n else "-",
         (f"{named}, others {rest}" if rest else named) or "-",
         count(sum(stage.forwards + stage.backwards for stage in threat.stages)),
         cost(sum(stage.seconds for stage in threat.stages)),
     ]
-
-
-def _short(score: Score) -> str:
-    return percent(score.low) if not score.undecided else f"{percent(score.low)} to {percent(score.high)}"
 
 
 def _undecided(verdict: Verdict) -> list[Text]:

@@ -55,9 +55,7 @@ class Run:
         """A new run in a folder that does not exist yet, or is empty."""
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(
-                f"{folder} exists and is not empty; name another folder, or go on with: mohs resume {folder}"
-            )
+            raise RunError(f"{folder} exists and is not empty; name another folder, or go on with: mohs resume {folder}")
         try:
             for name in ("records", "examples"):
                 (folder / name).mkdir(parents=True)
@@ -93,9 +91,7 @@ class Run:
             except OSError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
-                raise RunError(
-                    f"{self.folder} is being written by another process (pid {holder}); wait for it"
-                ) from None
+                raise RunError(f"{self.folder} is being written by another process (pid {holder}); wait for it") from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -104,7 +100,7 @@ class Run:
     def commit(self, unit: Unit, table: pa.Table, examples: dict[str, np.ndarray]) -> None:
         """Make a unit durable: its examples, then its records."""
         if examples:
-            write_durably(self.folder / "examples" / f"{unit}.safetensors", save(examples))
+            write_durably(self.folder / "examples" / f"{unit}.safetensors", _bytes(examples))
         write_durably(self.folder / "records" / f"{unit}.parquet", records.to_bytes(table))
 
     def committed(self, unit: Unit) -> pa.Table | None:
@@ -142,14 +138,12 @@ class Run:
 
     def keep_gallery(self, arrays: dict[str, np.ndarray]) -> None:
         """Keep a few clean inputs for the report: ids, x, y, label (the clean prediction)."""
-        write_durably(self.folder / "examples" / "gallery.safetensors", save(arrays))
+        write_durably(self.folder / "examples" / "gallery.safetensors", _bytes(arrays))
 
     def event(self, kind: str, **facts: object) -> None:
         """Append to the run's log."""
         line = json.dumps({"at": round(time.time(), 3), "event": kind, **facts}, ensure_ascii=False)
-        append_durably(
-            self.folder / "events.jsonl", b"\n" + line.encode() + b"\n"
-        )  # a torn line must not take the next along
+        append_durably(self.folder / "events.jsonl", b"\n" + line.encode() + b"\n")  # a torn line must not take the next along
 
     def events(self) -> list[dict[str, Any]]:
         """The run's log; a line torn by a crash is skipped."""
@@ -175,10 +169,15 @@ class Run:
         return Run(folder, self.spec)
 
 
+def _bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    """safetensors writes an array's memory as it lies: it must lie in order."""
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
 def _some(path: Path, ids: Collection[int]) -> dict[str, np.ndarray]:
     """The rows of stored examples that belong to ids."""
     with safe_open(path, "numpy") as file:
         rows = [row for row, i in enumerate(file.get_tensor("ids").tolist()) if i in ids]
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118: no mapping
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         empty = {name: part[:0] for name, part in slices.items()}
         return {name: np.concatenate([empty[name], *(part[r : r + 1] for r in rows)]) for name, part in slices.items()}

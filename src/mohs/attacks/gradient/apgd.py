@@ -51,6 +51,10 @@ class APGD(Attack):
         if self.multi_epsilon and not isinstance(threat, L1):
             raise Refused(f"{type(self).__name__}: multi_epsilon is for the threat l1, and the threat is {threat}")
 
+    def passes(self, classes: int) -> tuple[int, int]:
+        each = self.steps + (3 if self.multi_epsilon else 1)
+        return self.restarts * each, self.restarts * each
+
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, NormThreat)
         start = oracle.stream.at("start")
@@ -65,10 +69,14 @@ class APGD(Attack):
             x = self._climb_sparsely(oracle, ball.project(x, oracle.x0), ball, steps, dense)
         return x
 
+    def _ascent(self, oracle: Oracle, x: Tensor) -> tuple[Tensor, Tensor]:
+        answer = oracle.gradient(x, self.loss)
+        return answer.loss, answer.gradient
+
     def _climb(self, oracle: Oracle, x: Tensor, threat: Threat) -> Tensor:
         """Algorithm 1 of arXiv:2003.01690. eta, the step size, is in units of epsilon."""
         x0, ends = oracle.x0, checkpoints(self.steps)
-        _, _, f, g = oracle.gradient(x, self.loss)
+        f, g = self._ascent(oracle, x)
         x_old, x_best, g_best, f_best, f_last = x, x.clone(), g.clone(), f.clone(), f.clone()
         eta, rises, halved = torch.full_like(f, 2.0), torch.zeros_like(f), torch.ones_like(f, dtype=torch.bool)
         last = 0
@@ -77,7 +85,7 @@ class APGD(Attack):
             if k > 0:  # x + 0.75 (z - x) + 0.25 (x - x_old)
                 z = threat.project(z.mul_(0.75).add_(x, alpha=0.5).add_(x_old, alpha=-0.25), x0)
             x_old, x, f_old = x, z, f
-            _, _, f, g = oracle.gradient(x, self.loss)
+            f, g = self._ascent(oracle, x)
             rises += f > f_old
             _keep(f > f_best, (x_best, x), (g_best, g), (f_best, f))
             if k + 1 in ends:
@@ -94,7 +102,7 @@ class APGD(Attack):
     def _climb_sparsely(self, oracle: Oracle, x: Tensor, threat: NormThreat, steps: int, dense: bool) -> Tensor:
         """Algorithm 1 of arXiv:2103.01208. support: how many entries x_best changes; kept: how many a step moves."""
         x0, every = oracle.x0, max(steps // 25, 1)
-        _, _, f, g = oracle.gradient(x, self.loss)
+        f, g = self._ascent(oracle, x)
         x_best, g_best, f_best = x.clone(), g.clone(), f.clone()
         eta, support = torch.ones_like(f), _support(x, x0)
         kept = (2 * support + 2) // 3
@@ -104,7 +112,7 @@ class APGD(Attack):
         for k in oracle.steps(steps):
             direction, moved = _sparse_sign(threat.constraints.mutable(g), kept)
             x = threat.project(direction.mul_(per_row(threat.epsilon * eta / moved, x)).add_(x), x0)
-            _, _, f, g = oracle.gradient(x, self.loss)
+            f, g = self._ascent(oracle, x)
             _keep(f > f_best, (x_best, x), (g_best, g), (f_best, f))
             if (k + 1) % every == 0:
                 before, support = support, _support(x_best, x0)
@@ -128,12 +136,16 @@ class APGDTargeted(APGD):
     targets: int = 9
     loss: Loss = dlr_targeted
 
+    def passes(self, classes: int) -> tuple[int, int]:
+        forwards, backwards = super().passes(classes)
+        return min(self.targets, classes - 1) * forwards, min(self.targets, classes - 1) * backwards
+
     def tries(self, oracle: Oracle) -> Iterator[Aim]:
         return (aim for aim in towards(oracle, self.targets) for _ in range(self.restarts))
 
 
 def towards(oracle: Oracle, targets: int) -> Iterator[Aim]:
-    """An aim at each of the `targets` likeliest wrong classes of a row; at the goal's class alone where it names one."""
+    """An aim at each of a row's `targets` likeliest wrong classes; at the goal's class alone where it names one."""
     aim = oracle.aim
     if aim.target is not None:
         yield aim

@@ -25,7 +25,8 @@ class FABT(Attack):
 
     Each step projects the iterate and x0 onto the linearised boundary z_t = z_y within the box, and goes to a point
     between the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back
-    towards x0. Iterates may lie outside epsilon, where the Oracle counts no success.
+    towards x0. Iterates may lie outside epsilon, where the Oracle counts no success; the nearest adversarial one,
+    projected, is returned.
 
     2 forward passes and 1 backward pass a step, as in AutoAttack: the check of a point cannot lend its pass to the next
     gradient, which is taken elsewhere after every adversarial point. restarts: of every class, the first from x0, the
@@ -42,6 +43,10 @@ class FABT(Attack):
     paper = "Croce & Hein, ICML 2020, arXiv:1907.02044"
     sets = ("linf", "l2", "l1")
     minimal = True
+
+    def passes(self, classes: int) -> tuple[int, int]:
+        steps = min(self.targets, classes - 1) * self.restarts * self.steps
+        return 2 * steps, steps
 
     def tries(self, oracle: Oracle) -> Iterator[Aim]:
         return towards(oracle, self.targets)
@@ -70,7 +75,8 @@ class FABT(Attack):
     def _step(self, oracle: Oracle, x: Tensor, x0: Tensor, threat: NormThreat) -> Tensor:
         """Clip((1 - alpha) (x + eta d1) + alpha (x0 + eta d2)), d1 and d2 the ways of x and x0 to the boundary."""
         low, high = threat.constraints.box(x0, threat.bounds)
-        _, _, f, w = oracle.gradient(x, logit_difference)
+        answer = oracle.gradient(x, logit_difference)
+        f, w = answer.loss, answer.gradient
         b = total(w.double().mul_(x)) - f  # z_t - z_y is about f + <w, . - x>
         d1 = threat.norm.hyperplane(x, w, b, low, high).sub_(x)
         d2 = threat.norm.hyperplane(x0, w, b, low, high).sub_(x0)

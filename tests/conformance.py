@@ -1,0 +1,326 @@
+"""One row an attack: its small settings and where it is tried. `test_conformance.py` puts every row to every check.
+
+A new attack is one row in ROWS. What the rows share is made here: a convolution of fixed weights on 3 x 8 x 8 images, a
+linear model whose nearest adversarial points are known, and one cached run of every (attack, threat).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from mohs.aim import Aim
+from mohs.attacks import find
+from mohs.attacks.base import Attack
+from mohs.ledger import Outcome
+from mohs.models import Guide, Judge, Prepared, TorchModel, prepare
+from mohs.oracle import Oracle
+from mohs.threat import Goal, Threat, Untargeted, parse_goal, parse_threat
+
+CLASSES = 6
+SECONDS = 3.0  # of processor time, the most a row's runs may take each
+
+UNTARGETED = ("untargeted", "confidence:0.3", "topk:2")
+TARGETED = ("targeted:2", "targeted:least-likely", "source-target:3->1")
+GOALS = UNTARGETED + TARGETED
+
+BUDGETS = {"linf": "linf:0.03", "l2": "l2:0.25", "l1": "l1:2", "l0": "l0:6"}
+FREE = {"linf": "linf:inf", "l2": "l2:inf", "l1": "l1:inf", "l0": "l0:inf"}
+WIDE = {"linf": "linf:0.15", "l2": "l2:1.5", "l1": "l1:12", "l0": "l0:30"}  # every goal is within reach
+
+
+@dataclass(frozen=True)
+class Row:
+    """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear
+    model it needs, by norm. random: whether the seed matters. refuses: goals it declines by Refused. after: the attack
+    whose successes it starts from. restarts: False where a restart is another thing."""
+
+    options: dict[str, object]
+    threats: tuple[str, ...]
+    optimum: dict[str, float]
+    random: bool = False
+    refuses: tuple[str, ...] = ()
+    after: tuple[str, dict[str, object]] | None = None
+
+
+def budgets(*norms: str) -> tuple[str, ...]:
+    return tuple(BUDGETS[norm] for norm in norms)
+
+
+def free(*norms: str) -> tuple[str, ...]:
+    return tuple(FREE[norm] for norm in norms)
+
+
+EXACT = 1 + 1e-4
+ALL = ("linf", "l2", "l1", "l0")
+
+ROWS: dict[str, Row] = {
+    "fgsm": Row({}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
+    "bim": Row({"steps": 10}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
+    "pgd": Row({"steps": 20}, budgets(*ALL), {"linf": EXACT, "l2": 1.1, "l1": 1.05, "l0": 4.0}, random=True),
+    "apgd": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
+    "apgd-t": Row({"steps": 20, "targets": 3}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
+    "fab-t": Row({"steps": 20, "targets": 3}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}),
+    "square": Row(
+        {"queries": 150, "rescale_schedule": True}, budgets("linf", "l2", "l1"), {"linf": 1.5, "l2": 2.5, "l1": 3.0}, random=True
+    ),
+    "deepfool": Row({}, (*free("linf", "l2"), "l2:0.25"), {"linf": 1.02 * EXACT, "l2": 1.02 * EXACT}),
+    "bisection": Row(
+        {"steps": 12},
+        free(*ALL),
+        {"linf": 1.001, "l2": 1.001, "l1": 1.001, "l0": 2.0},
+        after=("bim", {"steps": 10, "step_size": 0.3}),
+    ),
+}
+
+
+def row(name: str) -> Row:
+    assert name in ROWS, f"the attack {name} has no row in tests/conformance.py: add one"
+    return ROWS[name]
+
+
+def attack(name: str, **options: object) -> Attack:
+    return find(name)(**{**row(name).options, **options})  # type: ignore[arg-type]
+
+
+# models and examples
+
+
+def frozen_module(seed: int = 1) -> nn.Module:
+    """Convolutions with batch norm, 3 x 8 x 8 to 6 classes; the weights are drawn from `seed`, and torch's own generator is
+    left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(256, CLASSES),
+        ).eval()
+    last = module[-1]
+    with torch.no_grad():
+        z = module(_images(64))
+        last.bias.sub_(z.mean(0))
+        last.weight.mul_(3 / (z - z.mean(0)).std())
+        last.bias.mul_(3 / (z - z.mean(0)).std())
+    return module
+
+
+def _images(n: int) -> Tensor:
+    """Smooth images on the grid of 8 bits."""
+    coarse = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    return (nn.functional.interpolate(coarse, size=8, mode="bilinear") * 255).round() / 255
+
+
+@dataclass(frozen=True)
+class World:
+    """A model and examples that it classifies as y, but for the last, whose label is wrong."""
+
+    module: nn.Module
+    prepared: Prepared
+    x: Tensor
+    y: Tensor
+    ids: Tensor = field(default_factory=lambda: torch.tensor([5, 17, 2, 900, 31, 8, 77, 41, 3, 12, 60, 25]))
+
+    @property
+    def reference(self) -> Tensor:
+        """Clean logits."""
+        with torch.no_grad():
+            return self.module(self.x)  # type: ignore[no-any-return]
+
+    @property
+    def aim(self) -> Aim:
+        return Aim(self.y, reference=self.reference)
+
+    @property
+    def clean(self) -> Tensor:
+        """[rows] bool: classified rightly."""
+        return torch.arange(len(self.y)) < len(self.y) - 1
+
+    def take(self, rows: Tensor) -> World:
+        return replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows])
+
+
+@functools.cache
+def world() -> World:
+    module = frozen_module()
+    x = _images(12)
+    with torch.no_grad():
+        y = module(x).argmax(1)
+    y[-1] = (y[-1] + 1) % CLASSES
+    return World(module, prepare(TorchModel(module, classes=CLASSES), x, rows=16), x, y)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """z_0 - z_1 = <w, x> + b is `gap` at every example; the other classes are out of reach."""
+
+    world: World
+    w: Tensor
+    gap: float
+
+    def distance(self, norm: str) -> float:
+        """The least change in a norm that makes class 1 likelier than class 0, in the middle of the box."""
+        size = self.w.abs()
+        match norm:
+            case "linf":
+                return self.gap / float(size.sum())
+            case "l2":
+                return self.gap / float(size.square().sum().sqrt())
+            case "l1":
+                return self.gap / float(size.max())
+        return 1.0  # l0: one entry has the room
+
+
+@functools.cache
+def linear() -> Linear:
+    g = torch.Generator().manual_seed(3)
+    weight = torch.randn(4, 36, generator=g, dtype=torch.float64) * torch.tensor([[1.0], [1.0], [0.1], [0.1]])
+    w = weight[0] - weight[1]
+    gap = 0.25 * float(w.abs().max())
+    x = 0.5 + 0.1 * (torch.rand(6, 36, generator=g, dtype=torch.float64) - 0.5)
+    bias = torch.tensor([gap - float(w.sum()) / 2, 0.0, -40.0, -40.0], dtype=torch.float64)
+    x = x + ((gap - bias[0] - x @ w) / (w @ w))[:, None] * w
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 4)).eval()
+    with torch.no_grad():
+        module[1].weight.copy_(weight)
+        module[1].bias.copy_(bias)
+    images = x.float().view(6, 1, 6, 6)
+    prepared = prepare(TorchModel(module, classes=4), images, rows=16)
+    y = torch.zeros(6, dtype=torch.long)
+    return Linear(World(module, prepared, images, y, torch.arange(6)), w, gap)
+
+
+class Counter(nn.Module):
+    """Counts the rows that go through a module, forwards and backwards, from the moment at which `go` starts an attack."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        if x.requires_grad:
+            x.register_hook(self._back)
+        return self.module(x)  # type: ignore[no-any-return]
+
+    def _back(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def counted() -> tuple[World, Counter]:
+    """The world around a counted module, guide and judge in one, at a quantum of one row; float64 is not counted."""
+    counter = Counter(frozen_module())
+    model = TorchModel(counter, classes=CLASSES)
+    judge = Judge(model, 16, 1, exact=TorchModel(frozen_module().double(), classes=CLASSES))
+    return replace(world(), module=counter, prepared=Prepared(judge, Guide(model, 16, 1))), counter
+
+
+# runs
+
+
+@dataclass(frozen=True)
+class Run:
+    outcome: Outcome
+    threat: Threat
+    minimal: bool
+    queries: Tensor  # the attack's own, without the look at the clean input before it
+    seconds: float  # of processor time
+
+
+def go(
+    name: str,
+    w: World,
+    threat: Threat | str,
+    *,
+    goal: Goal | str | None = None,
+    seed: int = 0,
+    made: Attack | None = None,
+    stop: bool | None = None,
+) -> Run:
+    """An attack on examples of given ids; minimal ones look on after a success."""
+    made = attack(name) if made is None else made
+    goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
+    threat = (parse_threat(threat) if isinstance(threat, str) else threat).within(w.prepared.judge.model.bounds)
+    model = w.prepared.judge.model
+    started = time.process_time()
+    threat.check(w.x[:1])
+    goal.check(model.classes)
+    made.check(threat, goal, model)
+    stop = not made.minimal if stop is None else stop
+    oracle = Oracle.begin(w.prepared, threat, goal, w.x, w.y, ids=w.ids, seed=seed, stop=stop)
+    oracle.settle(oracle.threat.origin(oracle.x0))
+    before = row(name).after
+    if before is not None:
+        earlier = find(before[0])(**before[1])  # type: ignore[arg-type]
+        budget = min(threat.epsilon, parse_threat(WIDE[threat.name]).epsilon)
+        known = replace(threat, epsilon=budget, knowledge=earlier.knowledge)
+        start = go(before[0], w, known, goal=goal, seed=seed, made=earlier).outcome
+        oracle.recall(start.broken.nonzero()[:, 0], start.point[start.broken])
+    if isinstance(w.module, Counter):
+        w.module.forwards = w.module.backwards = 0
+    asked = oracle.ledger.queries.clone()
+    outcome = made.on(oracle)
+    return Run(outcome, oracle.threat, made.minimal, outcome.queries - asked, time.process_time() - started)
+
+
+@functools.cache
+def cached(name: str, threat: str) -> Run:
+    """The one run of an (attack, threat) that most checks look at."""
+    return go(name, world(), threat)
+
+
+CASES = [(name, threat) for name, r in ROWS.items() for threat in r.threats]
+
+
+# what is checked without mohs
+
+
+def distance(norm: str, x: Tensor, x0: Tensor) -> Tensor:
+    """[rows] float64."""
+    delta = (x.double() - x0.double()).flatten(1).abs()
+    match norm:
+        case "linf":
+            return delta.amax(1)
+        case "l2":
+            return delta.square().sum(1).sqrt()
+        case "l1":
+            return delta.sum(1)
+    return (delta > 0).sum(1).double()
+
+
+def reaches(goal: str, logits: Tensor, clean: Tensor, y: Tensor) -> Tensor:
+    """[rows] bool: whether logits reach a goal, strictly, read off its definition. clean: logits of the clean inputs."""
+    kind, _, value = goal.partition(":")
+    own = logits.gather(1, y[:, None])
+    match kind:
+        case "untargeted":
+            return (logits > own).any(1)
+        case "confidence":
+            return logits.double().softmax(1).gather(1, y[:, None])[:, 0] < float(value)
+        case "topk":
+            return (logits > own).sum(1) >= int(value)
+    if value == "least-likely":
+        target = clean.scatter(1, y[:, None], math.inf).argmin(1)
+    else:
+        target = torch.full_like(y, int(value.rpartition("->")[2]))
+    wanted = logits.gather(1, target[:, None])
+    return (logits < wanted).sum(1) == logits.shape[1] - 1
+
+
+def applies(goal: str, y: Tensor) -> Tensor:
+    """[rows] bool: the examples a goal exists for."""
+    kind, _, value = goal.partition(":")
+    if kind == "source-target":
+        source, target = value.split("->")
+        return (y == int(source)) & (y != int(target))
+    return y != int(value) if value.isdigit() and kind == "targeted" else torch.ones_like(y, dtype=torch.bool)
