@@ -25,7 +25,9 @@ WORK = "import sys, json, mohs; mohs.audit('demo', 'digits', out=sys.argv[1], **
 def contents(run: Run) -> list:
     table = run.records().drop_columns(["seconds"])
     rows = table.sort_by([("threat", "ascending"), ("stage", "ascending"), ("id", "ascending")]).to_pylist()
-    stored = sorted((int(e["threat"][k]), int(i), e["adversarial"][k].tobytes()) for e in run.examples() for k, i in enumerate(e["ids"]))
+    stored = sorted(
+        (int(e["threat"][k]), int(i), e["adversarial"][k].tobytes()) for e in run.examples() for k, i in enumerate(e["ids"])
+    )
     return [*rows, *stored]
 
 

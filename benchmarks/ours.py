@@ -100,7 +100,16 @@ def audit(profile: str) -> Callable[..., dict]:
         f = sorted(timed(forward)[0] for _ in range(9))[4] / len(x)
         fb = sorted(timed(both)[0] for _ in range(9))[4] / len(x)
         bare = (forwards - backwards) * f + backwards * fb
-        stages = {s.name: {"tried": s.tried, "broken": s.broken, "seconds": round(s.seconds, 3), "forwards": s.forwards, "backwards": s.backwards} for s in threat.stages}
+        stages = {
+            s.name: {
+                "tried": s.tried,
+                "broken": s.broken,
+                "seconds": round(s.seconds, 3),
+                "forwards": s.forwards,
+                "backwards": s.backwards,
+            }
+            for s in threat.stages
+        }
         return {
             "seconds": seconds,
             "bare_seconds": bare,
@@ -128,7 +137,14 @@ def truth(profile: str) -> Callable[..., dict]:
         seconds, result = timed(lambda: mohs.audit(model, (x, y), threats=[mohs.Linf(epsilon)], profile=profile))
         score = result.verdict.threats[0].score
         recheck = _recheck(model, x, y, epsilon, result)
-        return {"seconds": seconds, "robust": score.robust, "undecided": score.undecided, "n": score.n, "clean": result.clean_accuracy, **recheck}
+        return {
+            "seconds": seconds,
+            "robust": score.robust,
+            "undecided": score.undecided,
+            "n": score.n,
+            "clean": result.clean_accuracy,
+            **recheck,
+        }
 
     return job
 

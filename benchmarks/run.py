@@ -124,7 +124,12 @@ BENCHES = {f.__name__: f for f in (pgd40, overhead, stopping, autoattack, truth,
 
 
 def keep(name: str, found: dict[str, Any]) -> None:
-    machine = {"platform": platform.platform(), "cores": os.cpu_count(), "at": time.strftime("%Y-%m-%d %H:%M"), "load": os.getloadavg()}
+    machine = {
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "at": time.strftime("%Y-%m-%d %H:%M"),
+        "load": os.getloadavg(),
+    }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
 

@@ -24,9 +24,7 @@ ROOT = Path(__file__).parents[1]
 torch.set_num_threads(2)
 
 # The same examples each time, so that a red test stays red; HYPOTHESIS_PROFILE=search looks for new ones.
-settings.register_profile(
-    "mohs", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("mohs", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", parent=settings.get_profile("mohs"), derandomize=False, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mohs"))
 

@@ -24,7 +24,7 @@ NORMS = ("linf", "l2", "l1")
 SHAPE = (2, 4, 5)
 D = math.prod(SHAPE)
 ROWS = 12
-NEAR = {"linf": 0.9999, "l2": 0.999, "l1": 0.95}  # of the best gain; in L1, k entries ask for k / 1.5, rounded up
+NEAR = {"linf": 0.9999, "l2": 0.999, "l1": 0.8}  # of the best gain; in L1, 2 entries ask for 2 / 1.5, rounded up, again
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -161,10 +161,13 @@ def test_apgd_reaches_the_optimum_of_a_linear_loss_over_ball_and_box(norm: str, 
         x = (x * 3 - 1).clamp(0, 1)  # two thirds of the entries at an end of the box
     w = (module.weight[1] - module.weight[0]).detach().double()
     out = go(APGD(loss=logit_difference), ready(module, x, 2), x, torch.zeros(ROWS).long(), f"{norm}:{epsilon}")
+    reached = []
     for i, row in enumerate(x.flatten(1).double()):
         start = float(w @ row + (module.bias[1] - module.bias[0]).double())
-        gain = float(most(w, room(row, w), epsilon, norm))
-        assert start + NEAR[norm] * gain <= float(out.margin[i]) <= start + gain * (1 + 1e-4) + 1e-4
+        reached.append((float(out.margin[i]) - start) / float(most(w, room(row, w), epsilon, norm)))
+    assert NEAR[norm] <= min(reached) + 1e-4
+    assert max(reached) <= 1 + 1e-4
+    assert sum(reached) / ROWS >= 0.96
     delta = out.adversarial.double() - x.double()
     assert float(delta.flatten(1).norm(p={"linf": math.inf, "l2": 2, "l1": 1}[norm], dim=1).max()) <= epsilon * (1 + 1e-6)
     assert float(out.adversarial.min()) >= 0
@@ -322,12 +325,13 @@ def sparse_apgd_by_the_paper(
 
 
 def close(ours: list[Tensor], theirs: list[Tensor], row: int) -> None:
+    """To 1e-5; to 1e-3 once a checkpoint has chosen the best of points whose losses agree in float32."""
     assert len(ours) == len(theirs)
     for k, (mine, paper) in enumerate(zip(ours, theirs, strict=True)):
-        assert float((mine[row].flatten() - paper).abs().max()) < 2e-4, f"row {row}, point {k}"
+        assert float((mine[row].flatten() - paper).abs().max()) < (1e-5 if k <= 22 else 1e-3), f"row {row}, point {k}"
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.3), ("l2", 1.5)])
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.7)])
 def test_apgd_takes_the_steps_of_the_paper(norm: str, epsilon: float) -> None:
     module, x = Smooth(), draw(10, 8, *SHAPE)
     y = module(x).argmax(1)
@@ -396,18 +400,22 @@ def test_apgd_starts_on_the_surface_of_the_ball_and_restarts_elsewhere(norm: str
 
 
 def test_fab_starts_at_x0_and_goes_back_a_tenth_of_the_way_from_adversarial_points() -> None:
-    module, x = Linear(2, 0.3), 0.49 + 0.02 * draw(15, 6, *SHAPE)
+    module, x = Smooth(), draw(15, 12, *SHAPE)
     y = module(x).argmax(1)
-    spy = spied(FABT(steps=10), module, x, y, "l2:1e-3")  # no iterate lies in the ball, so the judge is never asked
+    attack = FABT(steps=10, targets=1, eta=1.0)  # without overshoot, about half of the points are adversarial
+    spy = spied(attack, module, x, y, "l2:1e-3")  # no iterate lies in the ball, so the judge is never asked
     assert torch.equal(spy.climbed[0], x)
     assert len(spy.climbed) == 10
-    back = 0
+    back = misses = 0
     for checked, climbed in zip(spy.checked[1:], spy.climbed[1:], strict=False):
-        hit = module(checked).argmax(1) != y
-        back += int(hit.sum())
+        z = module(checked)
+        margin = z.scatter(1, y[:, None], -math.inf).amax(1) - z.gather(1, y[:, None])[:, 0]
+        clear, hit = margin.abs() > 1e-5, margin > 0
+        back += int((hit & clear).sum())
+        misses += int((~hit & clear).sum())
         want = torch.where(hit.view(-1, 1, 1, 1), x + 0.9 * (checked - x), checked)
-        assert torch.allclose(want, climbed, atol=1e-6)
-    assert 6 < back < 54
+        assert torch.allclose(want[clear], climbed[clear], atol=1e-6)
+    assert min(back, misses) > 5
 
 
 @pytest.mark.parametrize(("norm", "p"), [("linf", math.inf), ("l2", 2), ("l1", 1)])
@@ -543,7 +551,7 @@ def test_multi_epsilon_is_refused_outside_l1() -> None:
 def convolution() -> nn.Module:
     torch.manual_seed(20)
     return nn.Sequential(
-        nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(160, 5)
+        nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(160, 6)
     )
 
 
@@ -557,15 +565,14 @@ def test_company_changes_no_bit(attack: Attack, norm: str) -> None:
     module, x = convolution(), draw(21, 21, *SHAPE)
     with torch.no_grad():
         y = module(x).argmax(1)
-    prepared, ids = ready(module, x, 5), torch.arange(100, 121)
-    threat = {"linf": "linf:0.17", "l2": "l2:0.8", "l1": "l1:2.2"}[norm]
+    prepared, ids = ready(module, x, 6), torch.arange(100, 121)
+    threat = {"linf": "linf:0.04", "l2": "l2:0.2", "l1": "l1:0.5"}[norm]
     together = go(attack, prepared, x, y, threat, ids=ids)
     assert 2 < int(together.broken.sum()) < 20
     order = torch.randperm(21, generator=_generator(22))
     permuted = go(attack, prepared, x[order], y[order], threat, ids=ids[order])
+    alone = [go(attack, prepared, x[i : i + 1], y[i : i + 1], threat, ids=ids[i : i + 1]) for i in (0, 7, 20)]
     for name in ("point", "margin", "distance", "forwards", "backwards", "queries"):
         want = getattr(together, name)
         assert torch.equal(getattr(permuted, name), want[order]), name
-        for i in (0, 7, 20):
-            alone = go(attack, prepared, x[i : i + 1], y[i : i + 1], threat, ids=ids[i : i + 1])
-            assert torch.equal(getattr(alone, name), want[i : i + 1]), (name, i)
+        assert torch.equal(torch.cat([getattr(out, name) for out in alone]), want[[0, 7, 20]]), name

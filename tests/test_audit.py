@@ -207,7 +207,9 @@ def test_resume_refuses_other_data_or_another_model(case, tmp_path):
 
 
 def test_the_command_line_that_asks_for_the_same():
-    request = Request(model="m.pt2", data="d.npz", threats=["linf:8/255"], profile="quick", limit=10, require=["linf:8/255 >= 0.4"])
+    request = Request(
+        model="m.pt2", data="d.npz", threats=["linf:8/255"], profile="quick", limit=10, require=["linf:8/255 >= 0.4"]
+    )
     line = command(request)
     assert line == "mohs audit m.pt2 --data d.npz --threat linf:8/255 --limit 10 --profile quick --require 'linf:8/255 >= 0.4'"
 

@@ -183,13 +183,15 @@ def test_restarts_never_lose_a_success(name: str, threat: str) -> None:
     w = world()
     tight = parse_threat(threat)
     if tight.epsilon < torch.inf:
-        tight = replace(tight, epsilon=tight.epsilon * (0.5 if tight.name != "l0" else 0.67))
+        tight = replace(tight, epsilon=tight.epsilon * (0.3 if tight.name != "l0" else 0.5))
     once = go(name, w, tight).outcome
     thrice = go(name, w, tight, made=attack(name, restarts=3)).outcome
     assert bool((thrice.broken | ~once.broken).all())
     assert bool((thrice.distance <= once.distance).all() or tight.epsilon < torch.inf)
     survived = ~thrice.broken
     assert bool((thrice.forwards >= once.forwards)[survived].all())
+    if row(name).random:  # every try draws anew, so that some row comes closer
+        assert bool(once.broken.all()) or not torch.equal(thrice.point, once.point)
 
 
 @by_case
@@ -277,7 +279,8 @@ def test_constraints_are_honoured(name: str, threat: str, constraint: str) -> No
 
 @by_name
 def test_knowledge_is_enforced(name: str) -> None:
-    """What the threat or the model does not grant is refused by a message that names both sides."""
+    """What the threat or the model does not grant is refused by a message that names both sides, and what an attack says
+    it needs, it needs."""
     made, threat = attack(name), parse_threat(row(name).threats[0])
     for level in Knowledge:
         if Knowledge.TRANSFER < level < made.knowledge:
@@ -288,6 +291,7 @@ def test_knowledge_is_enforced(name: str) -> None:
                 go(name, gives(world(), level), threat)
     least = go(name, world(), replace(threat, knowledge=made.knowledge))
     assert_same(cached(name, row(name).threats[0]), least)
+    assert bool(least.outcome.backwards.any()) == (made.knowledge == Knowledge.GRADIENT)
 
 
 def gives(w: World, level: Knowledge) -> World:

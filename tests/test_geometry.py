@@ -310,6 +310,11 @@ def nearest_by_scipy(norm, x, w, b, low, high):
     return float(solution.fun)
 
 
+def meet(norm: Norm, x: Tensor, w: Tensor, b: Tensor, low, high) -> Tensor:
+    """The nearest point with <w, point> = b."""
+    return norm.hyperplane(x, w, b - (w.double() * x.double()).flatten(1).sum(1), low, high)
+
+
 @each_convex
 def test_hyperplane_is_nearest(norm: Norm):
     rng = np.random.default_rng(7)
@@ -321,9 +326,9 @@ def test_hyperplane_is_nearest(norm: Norm):
     b = (w * x0).sum(1) + rng.normal(0, 5, rows)
     high = np.where(rng.random((rows, d)) < 0.2, x0, 3.0)  # some features only go down
     x, w32, b32, top = (torch.tensor(a, dtype=torch.float32) for a in (x0, w, b, high))
-    point = norm.hyperplane(x.clone(), w32, b32, torch.full_like(x, low), top)
+    point = meet(norm, x.clone(), w32, b32, torch.full_like(x, low), top)
     assert ((point >= low) & (point <= top)).all()
-    assert torch.equal(norm.hyperplane(x.clone(), w32, b32, low, top), point)
+    assert torch.equal(meet(norm, x.clone(), w32, b32, low, top), point)
     for row in range(rows):
         normal, level = w32[row].double().numpy(), float(b32[row])
         best = nearest_by_scipy(norm, x[row].double().numpy(), normal, level, np.full(d, low), top[row].double().numpy())
@@ -347,9 +352,9 @@ def test_hyperplane_without_a_box(norm: Norm, scale):
     x, w = torch.randn(2, 8, 3, 9, generator=generator)
     w = w * scale
     b = (w.double() * x).flatten(1).sum(1) + scale * torch.linspace(-3, 3, 8, dtype=torch.float64)
-    point = norm.hyperplane(x.clone(), w, b, -math.inf, math.inf)
+    point = meet(norm, x.clone(), w, b, -math.inf, math.inf)
     sides = torch.full((3, 9), math.inf)
-    assert torch.equal(norm.hyperplane(x.clone(), w, b, -sides, sides), point)
+    assert torch.equal(meet(norm, x.clone(), w, b, -sides, sides), point)
     expected = scale * torch.linspace(-3, 3, 8, dtype=torch.float64).abs() / norm.dual(w.double())
     torch.testing.assert_close(norm.distance(point.double() - x.double()), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close((w.double() * point).flatten(1).sum(1), b, rtol=1e-5, atol=scale * 2e-6)
@@ -362,7 +367,7 @@ def test_hyperplane_at_image_size(norm: Norm):
     w = torch.randn(x.shape, generator=generator) * 1e-2
     shift = torch.tensor([1e-4, -1e-2, 1.0, -10.0, 1e4, 0.0], dtype=torch.float64)
     b = (w.double() * x).flatten(1).sum(1) + shift
-    point = norm.hyperplane(x.clone(), w, b, 0.0, 1.0)
+    point = meet(norm, x.clone(), w, b, 0.0, 1.0)
     value = (w.double() * point).flatten(1).sum(1)
     torch.testing.assert_close(value[:4], b[:4], rtol=0.0, atol=1e-6)
     assert torch.equal(point[4], (w[4] > 0).float())
@@ -373,7 +378,7 @@ def test_hyperplane_at_image_size(norm: Norm):
 @each_convex
 def test_hyperplane_with_no_normal_stays(norm: Norm):
     x = torch.rand(2, 5)
-    assert torch.equal(norm.hyperplane(x.clone(), torch.zeros(2, 5), torch.ones(2), 0.0, 1.0), x)
+    assert torch.equal(meet(norm, x.clone(), torch.zeros(2, 5), torch.ones(2), 0.0, 1.0), x)
 
 
 def test_hyperplane_is_refused_for_l0():
@@ -406,7 +411,7 @@ def test_rows_do_not_know_each_other(norm: Norm, shape):
             norm.dual(g[i]),
         ]
         if norm in CONVEX:
-            found.append(norm.hyperplane(x0[i].clone(), g[i], b[i], 0.0, 1.0))
+            found.append(meet(norm, x0[i].clone(), g[i], b[i], 0.0, 1.0))
         return found
 
     together = everything(torch.arange(rows))

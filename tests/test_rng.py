@@ -61,9 +61,7 @@ def test_moments(axis):
     n = 200_000
     stream = Stream.of(1, torch.arange(1 if axis == "one row" else n))
     shape = (n,) if axis == "one row" else (1,)
-    u, z, e, s = (
-        f(*shape).flatten().double() for f in (stream.uniform, stream.normal, stream.exponential, stream.signs)
-    )
+    u, z, e, s = (f(*shape).flatten().double() for f in (stream.uniform, stream.normal, stream.exponential, stream.signs))
     near = 5 / math.sqrt(n)
     assert u.min() >= 0
     assert u.max() < 1

@@ -29,7 +29,9 @@ def contents(run: Run) -> list[dict]:
     """Records without times, in one order, with what is stored of each success."""
     table = run.records().drop_columns(list(TIMES))
     rows = table.sort_by([("threat", "ascending"), ("stage", "ascending"), ("id", "ascending")]).to_pylist()
-    stored = sorted((int(e["threat"][k]), int(i), e["adversarial"][k].tobytes()) for e in run.examples() for k, i in enumerate(e["ids"]))
+    stored = sorted(
+        (int(e["threat"][k]), int(i), e["adversarial"][k].tobytes()) for e in run.examples() for k, i in enumerate(e["ids"])
+    )
     return [*rows, *stored]
 
 

@@ -176,9 +176,7 @@ def make_job(
     **options: Any,
 ) -> Job:
     """Load, check and plan; nothing is written."""
-    examples = (
-        data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
-    )
+    examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
     if not threats:
         raise RequestError("an audit needs a threat, such as linf:8/255")
     parsed = {threat if isinstance(threat, str) else str(threat): _threat(threat) for threat in threats}
@@ -333,9 +331,7 @@ def _request(model: object, data: object, threats: list[str], options: dict[str,
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         fields = ", ".join(sorted(set(Request.model_fields) - set(named)))
-        raise RequestError(
-            f"option {where}: {first['msg']} (given: {first.get('input')!r}); the options are {fields}"
-        ) from None
+        raise RequestError(f"option {where}: {first['msg']} (given: {first.get('input')!r}); the options are {fields}") from None
 
 
 def _threat(threat: str | Threat) -> Threat:

@@ -111,8 +111,11 @@ class Ledger:
         if backwards:
             self.backwards.index_add_(0, ids, ones, alpha=backwards)
 
-    def approach(self, ids: Tensor, points: Tensor, margin: Tensor) -> None:
-        """Remember the failed points that came closest; an id may stand several times."""
+    def approach(self, ids: Tensor, points: Tensor, margin: Tensor, *, once: bool = False) -> None:
+        """Remember the failed points that came closest; an id may stand several times unless `once`."""
+        if once and not self.keep_closest:
+            self.closest_margin[ids] = torch.maximum(self.closest_margin[ids], margin)
+            return
         better = margin > self.closest_margin[ids]
         if not better.any():
             return

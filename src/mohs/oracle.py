@@ -25,7 +25,8 @@ from mohs.models.prepare import Guide, Judge, Prepared
 from mohs.rng import Stream
 from mohs.threat import Goal, Knowledge, Threat
 
-COMPACT_AT = 0.875  # of the rows open: below it, copying the open ones costs less than carrying the closed ones
+COMPACT_AT = 0.125  # of the rows closed: from there on, copying the open ones costs less than carrying the closed ones
+CARRY = 8  # steps that fewer closed rows are carried at most
 
 
 NOTHING = torch.empty(0)
@@ -73,6 +74,7 @@ class Oracle:
     roams: bool = False
     budget: int | None = None
     deadline: float | None = None
+    _carried: int = 0
 
     @staticmethod
     def begin(
@@ -139,8 +141,11 @@ class Oracle:
     def compact(self, *state: Tensor) -> tuple[Tensor, ...]:
         """Drop closed rows, here and in the attack's own per-row state, once there are enough of them."""
         live = self.open
-        if int(live.sum()) > COMPACT_AT * len(live):
+        closed = len(live) - int(live.sum())
+        self._carried = self._carried + 1 if closed else 0
+        if closed == 0 or (closed < COMPACT_AT * len(live) and self._carried < CARRY):
             return state
+        self._carried = 0
         kept = live.nonzero()[:, 0]
         self.keep(kept)
         return tuple(value[kept] for value in state)
@@ -224,9 +229,7 @@ class Oracle:
             self.ledger.close(self.ids[self.open], "undecided: the time is up")
         return not late
 
-    def _ask(
-        self, p: Tensor, rows: Tensor | None, model: Batched, level: Knowledge, want: Loss | Tensor | None
-    ) -> Answer:
+    def _ask(self, p: Tensor, rows: Tensor | None, model: Batched, level: Knowledge, want: Loss | Tensor | None) -> Answer:
         self._grant(model, level)
         live = self.open
         keep = live if rows is None else live[rows]
@@ -252,7 +255,7 @@ class Oracle:
             self.ledger.count(ids, self.draws, self.draws * backwards)
         self._inspect(ids, answer)
         if self.judged and (self.threat.knowledge > Knowledge.TRANSFER or level == Knowledge.TRANSFER):
-            self._note(q, r, ids, answer.margin)
+            self._note(q, r, ids, answer.margin, once=rows is None)
         return answer if whole else _scatter(answer, index, len(p))
 
     def _grant(self, model: Batched, level: Knowledge) -> None:
@@ -274,7 +277,7 @@ class Oracle:
             want = want[at]
         if self.draws == 1 and not model.model.random:
             return self._once(q, x0, aim, model, level, want, None)
-        calls = self.ledger.forwards[self.ids[r]]  # by the row's own count: fresh at every call
+        calls = self.ledger.queries[self.ids[r]]  # by the row's own count: fresh at every call
         draws = [Stream(self.stream.keys[r] ^ calls).at("draw", k) for k in range(self.draws)]
         with torch.random.fork_rng():
             return _mean([self._once(q, x0, aim, model, level, want, draw) for draw in draws])
@@ -306,9 +309,7 @@ class Oracle:
         with torch.enable_grad():
             logits = model.logits(self.threat.apply(point, x0, draw))
             if not logits.requires_grad:
-                raise Refused(
-                    f"the model {model.model.name} gives no gradient: its output does not depend on the input"
-                )
+                raise Refused(f"the model {model.model.name} gives no gradient: its output does not depend on the input")
             if isinstance(want, Tensor):
                 chosen = logits.gather(1, want)
                 columns = [torch.autograd.grad(c.sum(), point, retain_graph=True)[0] for c in chosen.unbind(1)]
@@ -316,7 +317,7 @@ class Oracle:
             else:
                 assert want is not None
                 loss = want(logits, aim)
-                (gradient,) = torch.autograd.grad(loss.sum(), point)
+                gradient = torch.autograd.grad(loss.sum(), point)[0].contiguous()
         logits = logits.detach()
         return Answer(self.goal.margin(logits, aim), logits, loss.detach(), gradient)
 
@@ -329,7 +330,7 @@ class Oracle:
         if bad.any():
             self.ledger.close(ids[bad].unique(), "error: the model answered with a number that is not finite")
 
-    def _note(self, q: Tensor, r: Tensor | None, ids: Tensor, margin: Tensor) -> None:
+    def _note(self, q: Tensor, r: Tensor | None, ids: Tensor, margin: Tensor, *, once: bool) -> None:
         """A hit, or one within the guide's slack, counts once the judge confirms it."""
         ledger = self.ledger
         near = margin > -self.guide.slack
@@ -340,9 +341,9 @@ class Oracle:
             inside = self._inside(q, r, asked.nonzero()[:, 0])
             near = near & inside
             where = inside.nonzero()[:, 0]
-            ledger.approach(ids[where], q[where], margin[where])
+            ledger.approach(ids[where], q[where], margin[where], once=once)
         else:
-            ledger.approach(ids, q, margin)
+            ledger.approach(ids, q, margin, once=once)
         hits = near.nonzero()[:, 0]
         if len(hits) == 0:
             return

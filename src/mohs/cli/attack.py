@@ -22,9 +22,7 @@ def command(
     attack: Annotated[str, typer.Argument(help="A name from `mohs attacks`.", show_default=False)],
     model: options.Model,
     data: options.Data,
-    threat: Annotated[
-        str, typer.Option(help="`linf:0.1` and the like; `l2:inf` for minimal-norm attacks.", show_default=False)
-    ],
+    threat: Annotated[str, typer.Option(help="`linf:0.1` and the like; `l2:inf` for minimal-norm attacks.", show_default=False)],
     goal: options.Goal = "untargeted",
     knowledge: options.Knowledge = None,
     limit: options.Limit = None,
@@ -34,9 +32,7 @@ def command(
     device: options.Device = "cpu",
     rows: options.Rows = 128,
     trust_pickle: options.TrustPickle = False,
-    every_step: Annotated[
-        bool, typer.Option("--every-step", help="Go on after the first success of an example.")
-    ] = False,
+    every_step: Annotated[bool, typer.Option("--every-step", help="Go on after the first success of an example.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="A .safetensors file: x, y, adversarial, broken, distance, ids.", show_default=False),
@@ -95,9 +91,7 @@ def command(
     if json:
         typer.echo(json_module.dumps(facts, indent=1))
     else:
-        Console().print(
-            f"{attack} at {text}: {facts['broken']} of {applicable} broken, accuracy left {score}", highlight=False
-        )
+        Console().print(f"{attack} at {text}: {facts['broken']} of {applicable} broken, accuracy left {score}", highlight=False)
         typer.echo(f"{facts['forwards']} forward and {facts['backwards']} backward passes, {facts['seconds']} s")
     return 0
 

@@ -11,16 +11,16 @@ import typer
 from mohs.cli import options
 
 HELP = "How much can an adversary do to this model? Attacks it, judges every success, and reports."
-EXAMPLE = "Example: `mohs audit mypkg.models:resnet --data test.npz --threat linf:8/255 --threat l2:0.5 --require 'linf:8/255 >= 0.45'`"
+EXAMPLE = (
+    "Example: `mohs audit mypkg.models:resnet --data test.npz --threat linf:8/255 --threat l2:0.5 --require 'linf:8/255 >= 0.45'`"
+)
 
 
 def command(
     model: options.Model,
     data: options.Data,
     threat: options.Threats,
-    profile: Annotated[
-        str, typer.Option(help="`quick`, `standard` or `deep`: see `mohs attacks --profiles`.")
-    ] = "standard",
+    profile: Annotated[str, typer.Option(help="`quick`, `standard` or `deep`: see `mohs attacks --profiles`.")] = "standard",
     goal: options.Goal = "untargeted",
     knowledge: options.Knowledge = None,
     limit: options.Limit = None,
@@ -31,9 +31,7 @@ def command(
     rows: options.Rows = 128,
     compile: options.Compile = False,
     trust_pickle: options.TrustPickle = False,
-    time: Annotated[
-        str | None, typer.Option(help="The best verdict in so long: 90s, 10m, 2h.", show_default=False)
-    ] = None,
+    time: Annotated[str | None, typer.Option(help="The best verdict in so long: 90s, 10m, 2h.", show_default=False)] = None,
     require: Annotated[
         list[str] | None, typer.Option(help="`linf:8/255 >= 0.45`, on the estimate with undecided as broken.")
     ] = None,
@@ -41,9 +39,7 @@ def command(
     policy: Annotated[
         Path | None, typer.Option(help="A TOML file with `require` and `confident` lists.", show_default=False)
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder; runs/<model>-<time> without it.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/<model>-<time> without it.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, and stop.")] = False,
     json: options.Json = False,
 ) -> int:

@@ -16,9 +16,7 @@ Model = Annotated[
 ]
 Data = Annotated[
     str,
-    typer.Option(
-        "--data", help="`digits`, an .npz or .safetensors file (x, y), an image folder, a .csv or .parquet table."
-    ),
+    typer.Option("--data", help="`digits`, an .npz or .safetensors file (x, y), an image folder, a .csv or .parquet table."),
 ]
 Threats = Annotated[
     list[str],
@@ -30,9 +28,7 @@ Threats = Annotated[
 ]
 Goal = Annotated[
     str,
-    typer.Option(
-        help="`untargeted`, `targeted:3`, `targeted:least-likely`, `source-target:3->5`, `confidence:0.5`, `topk:5`."
-    ),
+    typer.Option(help="`untargeted`, `targeted:3`, `targeted:least-likely`, `source-target:3->5`, `confidence:0.5`, `topk:5`."),
 ]
 Knowledge = Annotated[
     str | None, typer.Option(help="`gradient`, `scores`, `label`: what the adversary sees.", show_default=False)

@@ -47,9 +47,7 @@ def command(
             text,
             state,
         )
-        rows.append(
-            {"run": str(path.parent), "profile": verdict.profile, "clean": clean.low, "robust": robust, "state": state}
-        )
+        rows.append({"run": str(path.parent), "profile": verdict.profile, "clean": clean.low, "robust": robust, "state": state})
     if json:
         typer.echo(json_module.dumps(rows, indent=1))
     elif rows:

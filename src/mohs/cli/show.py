@@ -50,9 +50,7 @@ def watching(run_folder: object) -> Iterator[Watcher]:
             raise
 
 
-def finish(
-    run: Run, verdict: Verdict, as_json: bool, require: list[str], confident: list[str], out: Path | None = None
-) -> int:
+def finish(run: Run, verdict: Verdict, as_json: bool, require: list[str], confident: list[str], out: Path | None = None) -> int:
     """Print the verdict, settle the policy, name the report; the exit code."""
     from mohs.report import write_report
     from mohs.report.junit import junit_xml

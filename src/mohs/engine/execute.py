@@ -99,9 +99,7 @@ class Worker:
                 table = self._fit(lambda at=positions: self._clean(unit, goal, at))  # type: ignore[misc]
                 self.run.commit(unit, table, {})
             cases.learn(positions, table, self.threats[0])
-            yield Progress(
-                "", "clean", chunk + 1, len(chunks), int(cases.open.sum()), int(cases.applies.sum()), resumed
-            )
+            yield Progress("", "clean", chunk + 1, len(chunks), int(cases.open.sum()), int(cases.applies.sum()), resumed)
 
     def stage(self, first: Unit, stage: StagePlan, goal: Goal, rows: np.ndarray, cases: Cases) -> Iterator[Progress]:
         """One stage over its rows."""
@@ -119,17 +117,13 @@ class Worker:
                 self.run.commit(unit, table, examples)
             cases.learn(positions, table, threat)
             text = self.plan.threats[first.threat].text
-            yield Progress(
-                text, stage.name, chunk + 1, len(chunks), int(cases.open.sum()), int(cases.applies.sum()), resumed
-            )
+            yield Progress(text, stage.name, chunk + 1, len(chunks), int(cases.open.sum()), int(cases.applies.sum()), resumed)
 
     def gallery(self) -> None:
         """Keep the first clean inputs, for the report's pictures."""
         x, y = self.data.x[:GALLERY], self.data.y[:GALLERY]
         label = self.prepared.judge.scores(x.to(self.prepared.judge.model.device)).argmax(1).cpu()
-        self.run.keep_gallery(
-            {"ids": self.data.ids[:GALLERY].numpy(), "x": x.numpy(), "y": y.numpy(), "label": label.numpy()}
-        )
+        self.run.keep_gallery({"ids": self.data.ids[:GALLERY].numpy(), "x": x.numpy(), "y": y.numpy(), "label": label.numpy()})
 
     def _clean(self, unit: Unit, goal: Goal, positions: np.ndarray) -> pa.Table:
         x, y, ids = self._rows(positions)
@@ -161,9 +155,7 @@ class Worker:
         )
         return _table(outcome, unit, "clean", ids, y, aim.target)
 
-    def _attack(
-        self, unit: Unit, stage: StagePlan, goal: Goal, positions: np.ndarray
-    ) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    def _attack(self, unit: Unit, stage: StagePlan, goal: Goal, positions: np.ndarray) -> tuple[pa.Table, dict[str, np.ndarray]]:
         x, y, ids = self._rows(positions)
         measure = stage.kind == "measure"
         threat = self.threats[unit.threat]

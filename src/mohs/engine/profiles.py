@@ -95,11 +95,7 @@ def quick(threat: Threat, model: Model) -> list[Step]:
     return [
         Step("apgd-ce", (APGD(steps=10, loss=cross_entropy, multi_epsilon=l1),)),
         Step("apgd-t", (APGDTargeted(steps=20, targets=3, loss=targeted, multi_epsilon=l1),), note=note),
-        *(
-            []
-            if threat.knowledge >= Knowledge.GRADIENT and model.gives >= Knowledge.GRADIENT
-            else [_square(threat, 500)]
-        ),
+        *([] if threat.knowledge >= Knowledge.GRADIENT and model.gives >= Knowledge.GRADIENT else [_square(threat, 500)]),
         _curve(threat, 4),
     ]
 
@@ -178,15 +174,11 @@ def outline(profile: Profile) -> dict[str, str]:
         except RequestError as error:
             found[threat.name] = f"not defined: {error}"
             continue
-        found[threat.name] = ", ".join(
-            f"{s.name} ({_short(s)})" if s.kind == "decide" else f"[{s.name}]" for s in steps
-        )
+        found[threat.name] = ", ".join(f"{s.name} ({_short(s)})" if s.kind == "decide" else f"[{s.name}]" for s in steps)
     return found
 
 
 def _short(step: Step) -> str:
     (attack,) = step.attacks
     fields = {"steps": "steps", "queries": "queries", "targets": "targets", "restarts": "restarts"}
-    return " x ".join(
-        f"{getattr(attack, name)} {word}" for name, word in fields.items() if getattr(attack, name, 1) != 1
-    )
+    return " x ".join(f"{getattr(attack, name)} {word}" for name, word in fields.items() if getattr(attack, name, 1) != 1)

@@ -1,6 +1,6 @@
 """What a norm must know: distance, exact projection, steepest step, random point. Pure functions of tensors.
 
-Shapes: x, x0, v, g, w [rows, *input]; epsilon, b [rows] (or a number where said); `low` and `high` are the box, numbers
+Shapes: x, x0, v, g, w [rows, *input]; epsilon, gap [rows] (or a number where said); `low` and `high` are the box, numbers
 or tensors that broadcast to x, and x0 lies in it. Nothing couples rows: every reduction runs over the dimensions after
 the first. Distances are float64, points float32.
 """
@@ -44,6 +44,6 @@ class Norm(Protocol):
     def sphere(self, x0: Tensor, stream: Stream) -> Tensor:
         """A random perturbation of norm exactly 1 (the start of APGD)."""
 
-    def hyperplane(self, x: Tensor, w: Tensor, b: Tensor, low: Number, high: Number) -> Tensor:
-        """The point of the box nearest to x in this norm with <w, point> = b, exact; where the hyperplane misses the
-        box, the point of the box where <w, .> comes nearest to b. Croce & Hein, ICML 2020, arXiv:1907.02044."""
+    def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
+        """The point of the box nearest to x in this norm with <w, point - x> = gap, exact; where that hyperplane misses
+        the box, the point of the box that comes nearest to it. x lies in the box; gap [rows] float64. Croce & Hein, ICML 2020, arXiv:1907.02044."""

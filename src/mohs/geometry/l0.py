@@ -61,7 +61,7 @@ class L0Norm:
         sparse = signs * here[:, :, None]
         return (sparse.transpose(1, 2) if self.pixels else sparse).reshape(x0.shape)
 
-    def hyperplane(self, x: Tensor, w: Tensor, b: Tensor, low: Number, high: Number) -> Tensor:
+    def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
         """Refused: no attack here walks along hyperplanes by a count."""
         raise Refused(
             "projection onto a hyperplane is not defined for l0, as FAB and DeepFool need it; "

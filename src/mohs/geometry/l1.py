@@ -69,10 +69,10 @@ class L1Norm:
         laplace = _laplace(x0, stream)
         return laplace.div_(per_row(self.distance(laplace).to(laplace.dtype), laplace))
 
-    def hyperplane(self, x: Tensor, w: Tensor, b: Tensor, low: Number, high: Number) -> Tensor:
-        """Coordinates go to the box by falling |w_i| until b is reached: those above a threshold go all the way, those
-        at it the same part of theirs. x lies in the box. Croce & Hein, ICML 2020, arXiv:1907.02044."""
-        d, q, c = crossing(x, w, b, low, high)
+    def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
+        """Coordinates go to the box by falling |w_i| until gap is reached: those above a threshold go all the way, those
+        at it the same part of theirs. Croce & Hein, ICML 2020, arXiv:1907.02044."""
+        d, q, c = crossing(x, w, gap, low, high)
         u, gain = d.abs(), torch.empty_like(d)
 
         def above(t: Tensor) -> Tensor:

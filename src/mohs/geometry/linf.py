@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mohs.geometry.base import Number, per_row
 from mohs.geometry.solve import clip_, crossing, fill, total
 from mohs.rng import Stream
+
+
+_INTERVALS = WeakTensorKeyDictionary()  # x0 -> its last interval: an attack projects on the same one at every step
+
+
+def _interval(x0: Tensor, epsilon: Number, low: Number, high: Number) -> tuple[Tensor, Tensor]:
+    """The lowest and highest value of every entry; kept while x0 lives where the bounds are plain numbers."""
+    if isinstance(epsilon, Tensor) or isinstance(low, Tensor) or isinstance(high, Tensor):
+        reach = per_row(epsilon, x0)
+        return clip_(x0 - reach, low, high), clip_(x0 + reach, low, high)
+    key = (epsilon, low, high, x0._version)
+    kept = _INTERVALS.get(x0)
+    if kept is None or kept[0] != key:
+        kept = (key, clip_(x0 - epsilon, low, high), clip_(x0 + epsilon, low, high))
+        _INTERVALS[x0] = kept
+    return kept[1], kept[2]
 
 
 @dataclass(frozen=True)
@@ -30,9 +48,8 @@ class LinfNorm:
         return g.sign_()
 
     def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
-        """Clamped to [x0 - epsilon, x0 + epsilon], then to the box, in place: both are boxes, so this is exact."""
-        reach = per_row(epsilon, x)
-        return clip_(clip_(x, x0 - reach, x0 + reach), low, high)
+        """Clamped to [x0 - epsilon, x0 + epsilon] and the box, in place: both are boxes, so this is exact."""
+        return torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)
 
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """Uniform in [-1, 1], every feature by itself."""
@@ -43,9 +60,8 @@ class LinfNorm:
         u = self.ball(x0, stream)
         return u.div_(per_row(u.flatten(1).abs().amax(1), u))
 
-    def hyperplane(self, x: Tensor, w: Tensor, b: Tensor, low: Number, high: Number) -> Tensor:
-        """x_i + s sign(w_i), clipped, with the s that puts sum_i min(s |w_i|, room_i |w_i|) at b - <w, x>.
-        x lies in the box. Croce & Hein, ICML 2020, arXiv:1907.02044."""
-        d, q, c = crossing(x, w, b, low, high)
+    def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
+        """x_i + s sign(w_i), clipped, with the s that puts sum_i min(s |w_i|, room_i |w_i|) at gap. Croce & Hein, ICML 2020, arXiv:1907.02044."""
+        d, q, c = crossing(x, w, gap, low, high)
         s = fill(d.abs(), q, c).to(d.dtype)
         return clip_(d.sign_().mul_(s[:, None]).view_as(x).add_(x), low, high)

@@ -99,15 +99,15 @@ def land(x0: Tensor, w: Tensor, epsilon: Number, low: Number, high: Number, norm
     return point
 
 
-def crossing(x: Tensor, w: Tensor, b: Tensor, low: Number, high: Number) -> tuple[Tensor, Tensor, Tensor]:
-    """<w, .> = b as a demand: d, q [rows, d], c [rows] float64, with w scaled to length 1 and turned towards b.
+def crossing(x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> tuple[Tensor, Tensor, Tensor]:
+    """<w, . - x> = gap as a demand: d, q [rows, d], c [rows] float64, with w scaled to length 1 and turned towards gap.
 
     Moving coordinate i along sign(d_i) by r gains |d_i| r, up to q_i at the box; c >= 0 is the gain wanted.
     """
     rows, normal = x.flatten(1), w.flatten(1)
     scale = length(normal)
     scale = torch.where(scale > 0, scale, 1.0)
-    c = (b - total(normal.double().mul_(rows))) / scale
+    c = gap / scale
     d = normal * torch.where(c < 0, -1 / scale, 1 / scale).to(normal.dtype)[:, None]
     q = torch.maximum((side(high, x) - rows).mul_(d), (side(low, x) - rows).mul_(d))
     return d, q.clamp_(min=0), c.abs_()

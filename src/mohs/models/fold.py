@@ -1,8 +1,10 @@
-"""Batch norm folded into the convolution before it, by torch.fx: the same function in fewer passes over memory."""
+"""The same function in fewer passes over memory, by torch.fx: batch norm folded into the convolution before it, the
+normalisation of the input into one multiply-add."""
 
 from __future__ import annotations
 
 import copy
+import operator
 from collections import Counter
 
 import torch
@@ -19,10 +21,7 @@ def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
     Folds only a convolution that is called once and whose sole consumer is an evaluation-mode batch norm that is
     called once, neither under hooks or parametrisations. Raises what torch.fx raises where the module cannot be traced.
     """
-    if isinstance(module, fx.GraphModule):
-        traced = copy.deepcopy(module)
-    else:
-        traced = fx.GraphModule(copy.deepcopy(module), fx.Tracer().trace(module))
+    traced = _traced(module)
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     folded = 0
@@ -59,10 +58,52 @@ def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), leaf, module)
 
 
-def has_convolution(module: nn.Module) -> bool:
-    return any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in module.modules()) or any(
-        getattr(node, "target", None) in (torch.ops.aten.conv2d.default, torch.ops.aten.convolution.default)
-        for m in module.modules()
-        if isinstance(m, fx.GraphModule)
-        for node in m.graph.nodes
-    )
+def fold_normalisation(module: nn.Module) -> tuple[nn.Module, int]:
+    """A copy in which (x - mean) / std of constant tensors is one multiply-add, and how many there were."""
+    traced = _traced(module)
+    folded = 0
+    for node in list(traced.graph.nodes):
+        if node.op != "call_function" or node.target not in (operator.truediv, torch.div) or node.kwargs:
+            continue
+        shifted, std = node.args
+        if not isinstance(shifted, fx.Node) or shifted.target not in (operator.sub, torch.sub) or len(shifted.users) != 1:
+            continue
+        x, mean = shifted.args
+        constants = [_constant(traced, part) for part in (mean, std)]
+        if not isinstance(x, fx.Node) or constants[0] is None or constants[1] is None:
+            continue
+        names = [f"_affine{folded}_scale", f"_affine{folded}_shift"]
+        for name, value in zip(names, (1 / constants[1], -constants[0] / constants[1]), strict=True):
+            traced.register_buffer(name, value)
+        with traced.graph.inserting_before(node):
+            scale, shift = (traced.graph.get_attr(name) for name in names)
+            fused = traced.graph.call_function(torch.addcmul, (shift, x, scale))
+        node.replace_all_uses_with(fused)
+        traced.graph.erase_node(node)
+        traced.graph.erase_node(shifted)
+        folded += 1
+    traced.graph.lint()
+    traced.recompile()
+    return traced, folded
+
+
+def count_convolutions(module: nn.Module) -> int:
+    """Convolution layers, of modules and of exported graphs."""
+    layers = sum(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in module.modules())
+    kinds = (torch.ops.aten.conv2d.default, torch.ops.aten.convolution.default)
+    graphs = [m.graph for m in module.modules() if isinstance(m, fx.GraphModule)]
+    return layers + sum(node.target in kinds for graph in graphs for node in graph.nodes)
+
+
+def _traced(module: nn.Module) -> fx.GraphModule:
+    if isinstance(module, fx.GraphModule):
+        return copy.deepcopy(module)
+    return fx.GraphModule(copy.deepcopy(module), fx.Tracer().trace(module))
+
+
+def _constant(traced: fx.GraphModule, node: object) -> torch.Tensor | None:
+    """The buffer behind a node of the graph."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value = operator.attrgetter(str(node.target))(traced)
+    return value.detach() if isinstance(value, torch.Tensor) else None

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from mohs.models.base import Model
 from mohs.models.batched import Batched, measure_quantum
-from mohs.models.fold import fold_batch_norm, has_convolution
+from mohs.models.fold import count_convolutions, fold_batch_norm, fold_normalisation
 from mohs.models.torch_model import TorchModel
 from mohs.threat import Aim, Goal, Knowledge
 
 LOGITS = 1e-4  # of the scale of the logits: the most a step may move them
 COSINE = 0.999  # of gradients before and after a step: the least it may be
+CONVOLUTIONS = 8  # from so many on, channels-last memory pays for the conversion of the input
 PROBES = 16  # examples a step is compared on
 CONFIRM_DRAWS = 100  # fresh draws on which a hit against a random model is confirmed
 
@@ -82,9 +83,7 @@ class Judge(Batched):
             margins += margin / CONFIRM_DRAWS
             total += logits.softmax(1)
         trials = torch.full_like(aim.y, CONFIRM_DRAWS)
-        return Verdict(
-            2 * hits >= trials, torch.zeros_like(aim.y, dtype=torch.bool), margins, total.argmax(1), hits, trials
-        )
+        return Verdict(2 * hits >= trials, torch.zeros_like(aim.y, dtype=torch.bool), margins, total.argmax(1), hits, trials)
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,11 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: boo
         log.append(f"untouched: cannot be copied ({_first_line(error)})")
         return model
     reference = _response(model, probes)
-    steps: list[tuple[str, Callable[[nn.Module], nn.Module]]] = [("fold batch norm", _fold)]
-    if has_convolution(model.module) and probes.ndim == 4:
+    steps: list[tuple[str, Callable[[nn.Module], nn.Module]]] = [
+        ("fold batch norm", _folded(fold_batch_norm)),
+        ("fold normalisation", _folded(fold_normalisation)),
+    ]
+    if count_convolutions(model.module) >= CONVOLUTIONS and probes.ndim == 4:
         steps.append(("channels last", _channels_last))
     if compiled:
         steps.append(("compile", _compile))
@@ -186,11 +188,14 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: boo
     return guide
 
 
-def _fold(module: nn.Module) -> nn.Module:
-    folded, count = fold_batch_norm(module)
-    if count == 0:
-        raise ValueError("nothing to fold")
-    return folded.requires_grad_(False)
+def _folded(fold: Callable[[nn.Module], tuple[nn.Module, int]]) -> Callable[[nn.Module], nn.Module]:
+    def step(module: nn.Module) -> nn.Module:
+        folded, count = fold(module)
+        if count == 0:
+            raise ValueError("nothing to fold")
+        return folded.requires_grad_(False)
+
+    return step
 
 
 class _ChannelsLast(nn.Module):
@@ -230,13 +235,9 @@ def _same(before: tuple[Tensor, Tensor | None], after: tuple[Tensor, Tensor | No
     scale = float(before[0].abs().max().clamp_min(1e-12))
     moved = float((after[0] - before[0]).abs().max()) / scale
     if before[1] is None or after[1] is None:
-        return moved <= LOGITS and (before[1] is None) == (
-            after[1] is None
-        ), f"logits within {moved:.1e} of their scale"
+        return moved <= LOGITS and (before[1] is None) == (after[1] is None), f"logits within {moved:.1e} of their scale"
     one, two = before[1].double().flatten(1), after[1].double().flatten(1)
-    cosine = float(
-        nn.functional.cosine_similarity(one, two, dim=1, eps=1e-300).masked_fill(one.norm(dim=1) == 0, 1).min()
-    )
+    cosine = float(nn.functional.cosine_similarity(one, two, dim=1, eps=1e-300).masked_fill(one.norm(dim=1) == 0, 1).min())
     reason = f"logits within {moved:.1e} of their scale, gradient cosine {cosine:.6f}"
     return moved <= LOGITS and cosine >= COSINE, reason
 

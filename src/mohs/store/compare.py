@@ -60,9 +60,7 @@ def _compare(before: ThreatVerdict, after: ThreatVerdict) -> Comparison:
     both = sorted(first.keys() & second.keys())
     lost = np.array([i for g, i in both if first[g, i] and not second[g, i]], dtype=np.int64)
     won = np.array([i for g, i in both if second[g, i] and not first[g, i]], dtype=np.int64)
-    return Comparison(
-        before.text, len(both), before.score.low, after.score.low, lost, won, mcnemar(len(lost), len(won))
-    )
+    return Comparison(before.text, len(both), before.score.low, after.score.low, lost, won, mcnemar(len(lost), len(won)))
 
 
 def _same(before: Run, after: Run, what: str, of) -> None:  # type: ignore[no-untyped-def]

@@ -36,9 +36,7 @@ def write_durably(path: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunFailed(
-            f"cannot write {path}: {error.strerror or error}; make room or fix it, then resume the run"
-        ) from error
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}; make room or fix it, then resume the run") from error
 
 
 def append_durably(path: Path, line: bytes) -> None:
@@ -50,9 +48,7 @@ def append_durably(path: Path, line: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunFailed(
-            f"cannot write {path}: {error.strerror or error}; make room or fix it, then resume the run"
-        ) from error
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}; make room or fix it, then resume the run") from error
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -52,9 +52,7 @@ class Constraints:
 
     def digest(self) -> str | None:
         """sha256 of the arrays, None without any."""
-        arrays = {
-            name: value for name in ("mask", "limit", "low", "high") if (value := getattr(self, name)) is not None
-        }
+        arrays = {name: value for name in ("mask", "limit", "low", "high") if (value := getattr(self, name)) is not None}
         if not arrays:
             return None
         sha = hashlib.sha256()
@@ -107,8 +105,8 @@ class Constraints:
         """x moved to the nearest point of the grid (x itself without `bits`)."""
         if self.bits is None:
             return x
-        low, unit = bounds[0], (bounds[1] - bounds[0]) / (2**self.bits - 1)
-        return low + torch.round((x - low) / unit) * unit
+        low, side, levels = bounds[0], bounds[1] - bounds[0], 2**self.bits - 1
+        return low + torch.round((x - low) / side * levels) * side / levels  # k / 255 to the bit, as files are read
 
     def toward(self, x: Tensor, x0: Tensor, bounds: tuple[float, float]) -> Tensor:
         """x moved to the grid, each entry rounded toward x0: never farther from x0 than x in any norm."""

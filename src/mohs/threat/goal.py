@@ -58,6 +58,13 @@ def _reachable(logits: Tensor, rejected: int | None) -> Tensor:
     return logits.scatter(1, refuse, -torch.inf)
 
 
+def _unless_refused(margin: Tensor, logits: Tensor, rejected: int | None) -> Tensor:
+    """The margin, negative where the refusal has the largest logit."""
+    if rejected is None:
+        return margin
+    return torch.minimum(margin, _reachable(logits, rejected).amax(1) - logits[:, rejected])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Untargeted(Goal):
     """Any class but the true one."""
@@ -106,7 +113,8 @@ class Targeted(Goal):
 
     def applies(self, aim: Aim) -> Tensor:
         assert aim.target is not None
-        return aim.target != aim.y
+        fits = aim.target != aim.y
+        return fits if self.rejected is None else fits & (aim.target != self.rejected)
 
     def cases(self, classes: int) -> list[Goal]:
         return [replace(self, to=t) for t in range(classes) if t != self.rejected] if self.to == "all" else [self]
@@ -131,9 +139,7 @@ class SourceTarget(Targeted):
     def check(self, classes: int) -> None:
         super().check(classes)
         if not 0 <= self.source < classes:
-            raise ThreatError(
-                f"the goal {self} names class {self.source}, but the model has classes 0 to {classes - 1}"
-            )
+            raise ThreatError(f"the goal {self} names class {self.source}, but the model has classes 0 to {classes - 1}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +153,8 @@ class Confidence(Goal):
 
     def margin(self, logits: Tensor, aim: Aim) -> Tensor:
         rest = logits.scatter(1, aim.y[:, None], -torch.inf).logsumexp(1)
-        return math.log(self.below / (1 - self.below)) - (pick(logits, aim.y) - rest)
+        margin = math.log(self.below / (1 - self.below)) - (pick(logits, aim.y) - rest)
+        return _unless_refused(margin, logits, self.rejected)
 
     def check(self, classes: int) -> None:
         if not 0 < self.below < 1:
@@ -165,7 +172,8 @@ class TopK(Goal):
 
     def margin(self, logits: Tensor, aim: Aim) -> Tensor:
         others = _reachable(logits, self.rejected).scatter(1, aim.y[:, None], -torch.inf)
-        return others.topk(self.k, dim=1).values[:, -1] - pick(logits, aim.y)
+        margin = others.topk(self.k, dim=1).values[:, -1] - pick(logits, aim.y)
+        return _unless_refused(margin, logits, self.rejected)
 
     def check(self, classes: int) -> None:
         if not 1 <= self.k < classes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -64,15 +65,13 @@ def _constrain(threat: Threat, part: str) -> Threat:
                 raise ThreatError(f"{part!r} should read quantise:Nbit with N from 1 to 16, such as quantise:8bit")
             return _with(threat, replace(threat.constraints, bits=int(bits)))
         case "mask":
-            return _with(threat, replace(threat.constraints, mask=_array(value)["value"].bool()))
+            return _with(threat, replace(threat.constraints, mask=_one(value).bool()))
         case "limit":
-            return _with(threat, replace(threat.constraints, limit=_array(value)["value"].float()))
+            return _with(threat, replace(threat.constraints, limit=_one(value).float()))
         case "bounds":
             arrays = _array(value)
             if not {"low", "high"} <= arrays.keys():
-                raise ThreatError(
-                    f"{value} holds {', '.join(arrays)}; bounds need an .npz with the arrays low and high"
-                )
+                raise ThreatError(f"{value} holds {', '.join(arrays)}; bounds need an .npz with the arrays low and high")
             low, high = arrays["low"].float(), arrays["high"].float()
             return _with(threat, replace(threat.constraints, low=low, high=high))
         case "knowledge":
@@ -94,12 +93,18 @@ def _with(threat: Threat, constraints: Constraints) -> Threat:
 def _array(path: str) -> dict[str, Tensor]:
     """The arrays of an .npz, or the one of an .npy as `value`; never unpickles."""
     if not Path(path).is_file():
-        raise ThreatError(
-            f"the constraint file {path} does not exist; it is an .npy or .npz array of the input's shape"
-        )
+        raise ThreatError(f"the constraint file {path} does not exist; it is an .npy or .npz array of the input's shape")
     try:
         loaded = np.load(path, allow_pickle=False)
-    except ValueError as error:
+        arrays = {"value": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+    except (ValueError, TypeError, EOFError, BadZipFile) as error:  # a pickle inside, texts, cut short
         raise ThreatError(f"{path} is not a plain .npy or .npz array: {error}") from None
-    arrays = {"value": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+
+
+def _one(path: str) -> Tensor:
+    """The array of an .npy, or the only one of an .npz."""
+    arrays = _array(path)
+    if len(arrays) != 1:
+        raise ThreatError(f"{path} holds {', '.join(arrays)}; one array of the input's shape is wanted")
+    return next(iter(arrays.values()))

@@ -130,6 +130,17 @@ class NormThreat(Threat):
     def distance(self, p: Tensor, x0: Tensor) -> Tensor:
         return self.norm.distance(self.apply(p, x0).double() - x0.double())
 
+    def contains(self, p: Tensor, x0: Tensor) -> Tensor:
+        """The ball, and the box of bounds and constraints too: an attack that forgets one makes no success."""
+        shown, spare = self.apply(p, x0), self.rounding()
+        inside = self.norm.distance(shown - x0) <= self.epsilon * 1.001 + 2 * spare  # float32 rules out what is plainly far
+        rows = inside.nonzero()[:, 0]
+        near, origin = shown[rows], x0[rows]
+        low, high = self.constraints.box(origin, self.bounds)
+        boxed = ((near >= low - spare) & (near <= high + spare)).flatten(1).all(1)
+        inside[rows] = boxed & (self.norm.distance(near.double() - origin.double()) <= self.epsilon * (1 + 1e-6) + spare)
+        return inside
+
     def project(self, p: Tensor, x0: Tensor, epsilon: Number | None = None) -> Tensor:
         low, high = self.constraints.box(x0, self.bounds)
         return self.norm.project(p, x0, self.epsilon if epsilon is None else epsilon, low, high)
@@ -169,10 +180,14 @@ class NormThreat(Threat):
         """What the budget allows, after `may`."""
 
     def _quantised(self, p: Tensor, x0: Tensor) -> Tensor:
-        """The grid point nearest to p; toward x0 for rows that rounding would carry out of the ball."""
-        shown = self.constraints.snap(p, self.bounds)
-        inside = self.norm.distance(shown.double() - x0.double()) <= self.epsilon * (1 + 1e-6) + self.rounding()
-        return torch.where(per_row(inside, p), shown, self.constraints.toward(p, x0, self.bounds))
+        """The grid point nearest to p; toward x0 for entries that rounding would carry out of the box, and rows out of the
+        ball."""
+        shown, nearer = self.constraints.snap(p, self.bounds), self.constraints.toward(p, x0, self.bounds)
+        low, high = self.constraints.box(x0, self.bounds)
+        spare = self.rounding()
+        shown = torch.where((shown < low - spare) | (shown > high + spare), nearer, shown)
+        inside = self.norm.distance(shown.double() - x0.double()) <= self.epsilon * (1 + 1e-6) + spare
+        return torch.where(per_row(inside, p), shown, nearer)
 
     def rounding(self) -> float:
         return ULP * max(map(abs, self.bounds))

@@ -75,11 +75,12 @@ class FABT(Attack):
     def _step(self, oracle: Oracle, x: Tensor, x0: Tensor, threat: NormThreat) -> Tensor:
         """Clip((1 - alpha) (x + eta d1) + alpha (x0 + eta d2)), d1 and d2 the ways of x and x0 to the boundary."""
         low, high = threat.constraints.box(x0, threat.bounds)
-        answer = oracle.gradient(x, logit_difference)
+        boundary = logit_difference if oracle.aim.target is None else oracle.goal.margin  # a goal's own class must win
+        answer = oracle.gradient(x, boundary)
         f, w = answer.loss, answer.gradient
-        b = total(w.double().mul_(x)) - f  # z_t - z_y is about f + <w, . - x>
-        d1 = threat.norm.hyperplane(x, w, b, low, high).sub_(x)
-        d2 = threat.norm.hyperplane(x0, w, b, low, high).sub_(x0)
+        f = f.double()  # z_t - z_y is about f + <w, . - x>
+        d1 = threat.norm.hyperplane(x, w, -f, low, high).sub_(x)
+        d2 = threat.norm.hyperplane(x0, w, total((x - x0).mul_(w)) - f, low, high).sub_(x0)
         near, far = (threat.norm.distance(d).clamp_(min=1e-8) for d in (d1, d2))
         alpha = per_row((near / (near + far)).clamp_(max=self.alpha_max).to(x.dtype), x)
         return clip_(torch.lerp(d1.mul_(self.eta).add_(x), d2.mul_(self.eta).add_(x0), alpha), low, high)

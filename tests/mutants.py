@@ -1,0 +1,93 @@
+"""Break the code on purpose: each mutant must make a test fail. `make mutants`; a name as argument runs only those.
+
+A mutant is a file, a text that stands in it once, what takes its place, and the tests that should notice.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    file: str
+    text: str
+    instead: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "losses.py",
+        "return functional.cross_entropy(logits, aim.y",
+        "return -functional.cross_entropy(logits, aim.y",
+        "test_conformance.py",
+    ),
+    Mutant("threat/threat.py", "direction.mul_(per_row(size", "direction.mul_(-per_row(size", "test_conformance.py"),
+    Mutant(
+        "oracle.py",
+        "useful = self.threat.contains(q[hits], self.x0[rows]) & (",
+        "useful = (",
+        "test_conformance.py test_oracle.py",
+    ),
+    Mutant("oracle.py", "near = near & inside", "near = near", "test_oracle.py test_conformance.py"),
+    Mutant("oracle.py", "if level > granted:", "if False:", "test_oracle.py test_conformance.py"),
+    Mutant("oracle.py", "near = margin > -self.guide.slack", "near = margin > self.guide.slack + 1", "test_oracle.py"),
+    Mutant(
+        "models/prepare.py", "reached = (margin > 0) & (goal.margin(exact, aim) > 0)", "reached = margin > 0", "test_oracle.py"
+    ),
+    Mutant("models/prepare.py", "2 * hits >= trials", "hits >= 0", "test_oracle.py"),
+    Mutant(
+        "ledger.py", "good = (verdict.reached & (distance < self.distance[ids]))", "good = (verdict.reached)", "test_oracle.py"
+    ),
+    Mutant("ledger.py", "if failure is not None:", "if False:", "test_audit.py"),
+    Mutant("models/batched.py", "missing = -len(x) % self.quantum", "missing = 0", "test_conformance.py test_oracle.py"),
+    Mutant("store/faults.py", "os.replace(temporary, path)", "path.write_bytes(data[: len(data) // 2])", "test_runs.py"),
+    Mutant("engine/execute.py", "rows = cases.open if stage.kind", "rows = clean[g].open if stage.kind", "test_profiles.py"),
+    Mutant("threat/constraints.py", "low = torch.where(fixed, x0,", "low = torch.where(~fixed, x0,", "test_conformance.py"),
+    Mutant("attacks/gradient/apgd.py", "eta[stalled] /= 2", "eta[stalled] /= 1", "test_apgd_fab.py"),
+    Mutant("attacks/minimal/fab.py", "x[hit] = torch.lerp(centre, found, self.beta)", "pass", "test_apgd_fab.py"),
+    Mutant("attacks/blackbox/square.py", "better = (value > s.value)", "better = (value >= -1e9)", "test_square_deepfool.py"),
+    Mutant("rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py"),
+    Mutant("geometry/linf.py", ".clamp_(low, high)", "", "test_geometry.py"),
+]
+
+
+def survives(mutant: Mutant) -> str | None:
+    """None where a test failed, else what went wrong."""
+    path = ROOT / "src/mohs" / mutant.file
+    code = path.read_text()
+    if code.count(mutant.text) != 1:
+        return f"the text stands {code.count(mutant.text)} times in {mutant.file}"
+    tests = [str(ROOT / "tests" / name) for name in mutant.tests.split() if (ROOT / "tests" / name).exists()]
+    path.write_text(code.replace(mutant.text, mutant.instead))
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "300", *tests],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+        )
+    finally:
+        path.write_text(code)
+    return None if run.returncode == 1 else f"no test failed (exit code {run.returncode})"
+
+
+def main(words: list[str]) -> int:
+    chosen = [m for m in MUTANTS if not words or any(word in m.file for word in words)]
+    left = 0
+    for mutant in chosen:
+        trouble = survives(mutant)
+        left += trouble is not None
+        print(f"{'survived' if trouble else 'killed  '} {mutant.file}: {mutant.text[:60]!r} {trouble or ''}", flush=True)
+    print(f"{len(chosen) - left} killed, {left} survived")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
