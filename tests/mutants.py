@@ -39,9 +39,9 @@ MUTANTS = [
     Mutant("oracle.py", "if level > granted:", "if False:", "test_oracle.py test_conformance.py"),
     Mutant("oracle.py", "near = margin > -self.guide.slack", "near = margin > self.guide.slack + 1", "test_oracle.py"),
     Mutant(
-        "models/prepare.py", "reached = (margin > 0) & (goal.margin(exact, aim) > 0)", "reached = margin > 0", "test_oracle.py"
+        "models/prepared.py", "reached = (margin > 0) & (goal.margin(exact, aim) > 0)", "reached = margin > 0", "test_oracle.py"
     ),
-    Mutant("models/prepare.py", "2 * hits >= trials", "hits >= 0", "test_oracle.py"),
+    Mutant("models/prepared.py", "2 * hits >= trials", "hits >= 0", "test_oracle.py"),
     Mutant(
         "ledger.py", "good = (verdict.reached & (distance < self.distance[ids]))", "good = (verdict.reached)", "test_oracle.py"
     ),

@@ -52,7 +52,8 @@ def test_every_stored_success_stands_by_itself(result, case):
             epsilon, p = limits[int(stored["threat"][k])]
             distance = torch.linalg.vector_norm(adversarial.double() - x[i].double(), ord=p)
             assert abs(float(distance) - stored["distance"][k]) < 1e-9
-            assert 0 <= adversarial.min() and adversarial.max() <= 1
+            assert bool((adversarial >= 0).all())
+            assert bool((adversarial <= 1).all())
             assert int(module(adversarial[None]).argmax()) != int(y[i])
             seen += bool(distance <= epsilon * (1 + 1e-6) + 2e-7)
     assert seen >= sum(threat.boundary for threat in result.verdict.threats) > 0
@@ -128,10 +129,11 @@ def test_a_random_model_is_confirmed_on_fresh_draws():
 
     module = Noisy(network())
     x, y = labelled(module.inner, 12)
-    result = mohs.audit(module.eval(), (x, y), threats=["linf:0.05"], **QUICK)
+    result = mohs.audit(module.eval(), (x, y), threats=["linf:0.2"], **QUICK)
     assert result.run.spec["model"]["random"]
     rows = [r for r in result.run.records().to_pylist() if r["status"] == "broken" and r["stage"] == 0]
-    assert rows and all(r["trials"] == 100 and r["hits"] >= 50 for r in rows)
+    assert len(rows) > 0
+    assert all(r["trials"] == 100 and r["hits"] >= 50 for r in rows)
 
 
 def test_a_model_that_breaks_is_an_error_not_robustness():

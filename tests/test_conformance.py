@@ -160,6 +160,7 @@ def test_batch_mates_do_not_matter(name: str, threat: str, monkeypatch: pytest.M
         alone = torch.tensor([i])
         assert_same(together, go(name, w.take(alone), threat), alone)
     monkeypatch.setattr(oracle_module, "COMPACT_AT", 2.0)
+    monkeypatch.setattr(oracle_module, "CARRY", 1_000_000)
     assert_same(together, go(name, w, threat))
     monkeypatch.setattr(oracle_module, "COMPACT_AT", -1.0)
     assert_same(together, go(name, w, threat))

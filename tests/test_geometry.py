@@ -310,7 +310,7 @@ def nearest_by_scipy(norm, x, w, b, low, high):
     return float(solution.fun)
 
 
-def meet(norm: Norm, x: Tensor, w: Tensor, b: Tensor, low, high) -> Tensor:
+def meet(norm: Norm, x, w, b, low, high):
     """The nearest point with <w, point> = b."""
     return norm.hyperplane(x, w, b - (w.double() * x.double()).flatten(1).sum(1), low, high)
 

@@ -20,7 +20,7 @@ from mohs.losses import cross_entropy, logit_difference
 from mohs.models import Batched, Guide, Judge, Model, Prepared, TorchModel, prepare
 from mohs.models.batched import measure_quantum
 from mohs.models.fold import fold_batch_norm
-from mohs.models.prepare import CONFIRM_DRAWS
+from mohs.models.prepared import CONFIRM_DRAWS
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.threat import L2, Constraints, Knowledge, Linf, Threat, Untargeted
@@ -845,7 +845,7 @@ def test_a_step_that_changes_the_outputs_is_dropped():
 
 
 def test_a_step_that_bends_the_gradient_is_dropped(monkeypatch: pytest.MonkeyPatch):
-    home = importlib.import_module("mohs.models.prepare")
+    home = importlib.import_module("mohs.models.prepared")
 
     class Bent(nn.Module):
         """The same logits, and the gradient of something else."""

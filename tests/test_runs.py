@@ -87,7 +87,7 @@ def test_a_full_disk_fails_with_what_to_do_and_resumes(whole, tmp_path, point):
 
     faults._hooks.append(full)
     try:
-        with pytest.raises(RunFailed, match="No space left on device.*resume") as caught:
+        with pytest.raises(RunFailed, match=r"No space left on device.*resume") as caught:
             carry_out(run, made, None)
     finally:
         faults._hooks.clear()

@@ -20,5 +20,6 @@ class Aim(NamedTuple):
         """The class to move to, or None: away from y."""
         return self.target if self.toward is None else self.toward
 
-    def take(self, rows: Tensor) -> Aim:
-        return Aim(*(None if v is None else v[rows] for v in self))
+    def take(self, rows: Tensor | slice) -> Aim:
+        parts = (None if v is None else v[rows] for v in self[1:])
+        return Aim(self.y[rows], *parts)

@@ -8,7 +8,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from mohs.models.prepare import Verdict
+from mohs.models.prepared import Verdict
 
 
 class Status(StrEnum):
@@ -28,8 +28,8 @@ class Outcome:
 
     status, reason: text. point: the nearest success, else the closest failure, in the threat's space; adversarial: the
     input there. distance: of the success, in the threat's units, inf where there is none. margin: of the goal, at the
-    point. label: the judge's answer there, -1 where it was not asked. hits of trials: the confirmation of a random model. queries:
-    forward passes, of guide and judge; queries_to_success: -1 where there is none.
+    point. label: the judge's answer there, -1 where it was not asked. hits of trials: the confirmation of a random model.
+    queries: forward passes, of guide and judge; queries_to_success: -1 where there is none.
     """
 
     status: list[Status]
@@ -59,7 +59,7 @@ class Outcome:
     def cat(parts: list[Outcome]) -> Outcome:
         def join(name: str) -> object:
             values = [getattr(part, name) for part in parts]
-            return sum(values, []) if isinstance(values[0], list) else torch.cat(values)
+            return [item for value in values for item in value] if isinstance(values[0], list) else torch.cat(values)
 
         return Outcome(**{f.name: join(f.name) for f in fields(Outcome)})  # type: ignore[arg-type]
 

@@ -21,7 +21,7 @@ from mohs.errors import Refused
 from mohs.ledger import Ledger, Outcome, Status
 from mohs.losses import Loss
 from mohs.models.batched import Batched
-from mohs.models.prepare import Guide, Judge, Prepared
+from mohs.models.prepared import Guide, Judge, Prepared
 from mohs.rng import Stream
 from mohs.threat import Goal, Knowledge, Threat
 
@@ -55,8 +55,8 @@ class Oracle:
     """One cohort under one attack. Every tensor has a row an example: `ids` says which row of the ledger it is.
 
     stop: a row closes at its first success. draws: forward passes averaged in one answer (EOT). judged: False leaves
-    all verdicts to the caller (training). roams: the attack's points may leave the set. budget: queries a row may spend, None without limit. deadline: of `time.monotonic`,
-    after which open rows close as undecided.
+    all verdicts to the caller (training). roams: the attack's points may leave the set. budget: queries a row may spend,
+    None without limit. deadline: of `time.monotonic`, after which open rows close as undecided.
     """
 
     judge: Judge
@@ -272,7 +272,7 @@ class Oracle:
     ) -> Answer:
         """Ask about one micro-batch."""
         x0 = self.x0[r]
-        aim = Aim(*(None if v is None else v[r] for v in self.aim))
+        aim = self.aim.take(r)
         if isinstance(want, Tensor):
             want = want[at]
         if self.draws == 1 and not model.model.random:

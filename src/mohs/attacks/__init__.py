@@ -14,13 +14,13 @@ from mohs.errors import RequestError, UnknownName
 
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
+    from mohs.attacks.blackbox.square import Square
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
     from mohs.attacks.gradient.pgd import BIM, PGD
     from mohs.attacks.minimal.bisection import Bisection
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.fab import FABT
-    from mohs.attacks.blackbox.square import Square
 
 TABLE: dict[str, str] = {
     "fgsm": "mohs.attacks.gradient.fgsm:FGSM",
@@ -81,13 +81,13 @@ def __getattr__(name: str) -> type[Attack]:
 
 __all__ = [
     "APGD",
-    "APGDTargeted",
     "BIM",
-    "Bisection",
     "FABT",
     "FGSM",
     "PGD",
     "TABLE",
+    "APGDTargeted",
+    "Bisection",
     "DeepFool",
     "Square",
     "find",

@@ -17,7 +17,7 @@ from mohs.errors import Refused, RequestError, UnknownName
 from mohs.ledger import Outcome
 from mohs.losses import by_name, name_of
 from mohs.models import Model, Prepared, as_model, prepare
-from mohs.models.prepare import Guide
+from mohs.models.prepared import Guide
 from mohs.oracle import Oracle
 from mohs.threat import Goal, Knowledge, Threat, Untargeted, parse_goal, parse_threat
 

@@ -54,7 +54,7 @@ def command(
     texts = [f"{text}+knowledge:{knowledge}" if knowledge else text for text in threat]
     for line in (*lines, *sure):
         parse_requirement(line, texts)
-    chosen = {
+    chosen: dict[str, object] = {
         "profile": profile,
         "goal": goal,
         "limit": limit,

@@ -72,6 +72,6 @@ def _check(standard, robust) -> None:  # type: ignore[no-untyped-def]
     one, two = standard.threats[0].score.high, robust.threats[0].score.low
     if gap > 0.03 or one > 0.05 or two < 0.55:
         raise RunFailed(
-            f"the demo did not come out as it should: clean accuracies {gap:.1%} apart (at most 3%), robust accuracy of the standard "
-            f"model {one:.1%} (at most 5%), of the robust one {two:.1%} (at least 55%); please report this with the runs"
+            f"the demo did not come out as it should: clean accuracies {gap:.1%} apart (at most 3%), robust accuracy of the "
+            f"standard model {one:.1%} (at most 5%), of the robust one {two:.1%} (at least 55%); please report this with the runs"
         )

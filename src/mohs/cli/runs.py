@@ -25,7 +25,8 @@ def command(
     from mohs.store.verdict import verdict_of
 
     found = sorted(folder.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    rows, table = [], Table("run", "model", "data", "n", "profile", "clean", "robust accuracy", "state", box=None)
+    rows: list[dict[str, object]] = []
+    table = Table("run", "model", "data", "n", "profile", "clean", "robust accuracy", "state", box=None)
     for path in found:
         try:
             verdict = verdict_of(Run.open(path.parent))

@@ -64,11 +64,11 @@ def finish(run: Run, verdict: Verdict, as_json: bool, require: list[str], confid
     if as_json:
         typer.echo(json.dumps(to_json(verdict, requirements), indent=1))
     else:
-        out = Console()
-        out.print(summary(verdict))
+        console = Console()
+        console.print(summary(verdict))
         for line in requirements:
-            out.print(_line(line))
-        out.print(f"report: {report}", soft_wrap=True, highlight=False)
+            console.print(_line(line))
+        console.print(f"report: {report}", soft_wrap=True, highlight=False)
     return 0 if all(line.met for line in requirements) else 1
 
 

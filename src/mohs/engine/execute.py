@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,7 @@ from mohs.rng import Stream
 from mohs.store import SCHEMA, Run, Unit
 from mohs.threat import Goal, Threat, parse_goal
 
+T = TypeVar("T")
 GALLERY = 64  # examples whose clean input is kept for the report
 
 
@@ -53,7 +56,8 @@ class Cases:
 
     @property
     def open(self) -> np.ndarray:
-        return self.applies & ~self.broken
+        standing: np.ndarray = self.applies & ~self.broken
+        return standing
 
 
 def execute(run: Run, prepared: Prepared, threats: list[Threat], data: Examples) -> Iterator[Progress]:
@@ -68,7 +72,7 @@ def execute(run: Run, prepared: Prepared, threats: list[Threat], data: Examples)
         yield from worker.clean(number, replace(goal, rejected=prepared.judge.model.rejected), cases)
         clean.append(cases)
     worker.gallery()
-    for t, threat in enumerate(threats):
+    for t in range(len(threats)):
         for g, goal in enumerate(goals):
             cases = Cases(clean[g].applies.copy(), clean[g].broken.copy())
             for s, stage in enumerate(plan.threats[t].stages):
@@ -96,7 +100,7 @@ class Worker:
             table = self.run.committed(unit)
             resumed = table is not None
             if table is None:
-                table = self._fit(lambda at=positions: self._clean(unit, goal, at))  # type: ignore[misc]
+                table = self._fit(partial(self._clean, unit, goal, positions))
                 self.run.commit(unit, table, {})
             cases.learn(positions, table, self.threats[0])
             yield Progress("", "clean", chunk + 1, len(chunks), int(cases.open.sum()), int(cases.applies.sum()), resumed)
@@ -113,7 +117,7 @@ class Worker:
             if table is None:
                 if self.deadline is not None and time.monotonic() > self.deadline:
                     return
-                table, examples = self._fit(lambda at=positions: self._attack(unit, stage, goal, at))  # type: ignore[misc]
+                table, examples = self._fit(partial(self._attack, unit, stage, goal, positions))
                 self.run.commit(unit, table, examples)
             cases.learn(positions, table, threat)
             text = self.plan.threats[first.threat].text
@@ -206,7 +210,7 @@ class Worker:
         device = self.prepared.judge.model.device
         return self.data.x[at].float().to(device), self.data.y[at].to(device), self.data.ids[at].to(device)
 
-    def _fit(self, work):  # type: ignore[no-untyped-def]
+    def _fit(self, work: Callable[[], T]) -> T:
         """Do a piece of work in micro-batches that fit into memory."""
         while True:
             try:

@@ -7,7 +7,7 @@ the first. Distances are float64, points float32.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, overload
 
 from torch import Tensor
 
@@ -16,6 +16,10 @@ from mohs.rng import Stream
 Number = float | Tensor
 
 
+@overload
+def per_row(value: Tensor, like: Tensor) -> Tensor: ...
+@overload
+def per_row(value: float, like: Tensor) -> float: ...
 def per_row(value: Number, like: Tensor) -> Number:
     """A number as it is; one a row as [rows, 1, ..., 1], to broadcast over `like` [rows, *input]."""
     return value.view(-1, *[1] * (like.ndim - 1)) if isinstance(value, Tensor) and value.ndim == 1 else value
@@ -24,7 +28,9 @@ def per_row(value: Number, like: Tensor) -> Number:
 class Norm(Protocol):
     """The geometry of one norm p; q is its dual exponent, 1/p + 1/q = 1."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As in the grammar."""
 
     def distance(self, delta: Tensor) -> Tensor:
         """||delta||_p [rows], float64, differentiable."""
@@ -46,4 +52,5 @@ class Norm(Protocol):
 
     def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
         """The point of the box nearest to x in this norm with <w, point - x> = gap, exact; where that hyperplane misses
-        the box, the point of the box that comes nearest to it. x lies in the box; gap [rows] float64. Croce & Hein, ICML 2020, arXiv:1907.02044."""
+        the box, the point of the box that comes nearest to it. x lies in the box; gap [rows] float64.
+        Croce & Hein, ICML 2020, arXiv:1907.02044."""

@@ -69,7 +69,8 @@ class L2Norm:
         return unit(stream.normal(*x0.shape[1:]))
 
     def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
-        """x_i + s w_i, clipped, with the s that puts sum_i min(s w_i^2, room_i |w_i|) at gap. Croce & Hein, ICML 2020, arXiv:1907.02044."""
+        """x_i + s w_i, clipped, with the s that puts sum_i min(s w_i^2, room_i |w_i|) at gap.
+        Croce & Hein, ICML 2020, arXiv:1907.02044."""
         d, q, c = crossing(x, w, gap, low, high)
         s = fill(d.square(), q, c).to(d.dtype)
         return clip_(d.mul_(s[:, None]).view_as(x).add_(x), low, high)

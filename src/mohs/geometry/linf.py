@@ -12,7 +12,6 @@ from mohs.geometry.base import Number, per_row
 from mohs.geometry.solve import clip_, crossing, fill, total
 from mohs.rng import Stream
 
-
 _INTERVALS = WeakTensorKeyDictionary()  # x0 -> its last interval: an attack projects on the same one at every step
 
 
@@ -61,7 +60,8 @@ class LinfNorm:
         return u.div_(per_row(u.flatten(1).abs().amax(1), u))
 
     def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
-        """x_i + s sign(w_i), clipped, with the s that puts sum_i min(s |w_i|, room_i |w_i|) at gap. Croce & Hein, ICML 2020, arXiv:1907.02044."""
+        """x_i + s sign(w_i), clipped, with the s that puts sum_i min(s |w_i|, room_i |w_i|) at gap.
+        Croce & Hein, ICML 2020, arXiv:1907.02044."""
         d, q, c = crossing(x, w, gap, low, high)
         s = fill(d.abs(), q, c).to(d.dtype)
         return clip_(d.sign_().mul_(s[:, None]).view_as(x).add_(x), low, high)

@@ -75,5 +75,5 @@ def _outputs(model: Model, x: Tensor) -> list[Tensor]:
     with torch.enable_grad():
         logits = model.logits(x)
         weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device, dtype=logits.dtype)
-        gradient = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
-    return [logits.detach()] + ([] if gradient is None else [gradient])
+        gradient: Tensor | None = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
+    return [part for part in (logits.detach(), gradient) if part is not None]

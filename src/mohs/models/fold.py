@@ -32,7 +32,7 @@ def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
         conv, norm = modules[str(before.target)], modules[str(node.target)]
         if not _foldable(conv, norm) or calls[before.target] != 1 or calls[node.target] != 1:
             continue
-        _replace(traced, str(before.target), fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var]
+        _replace(traced, str(before.target), fuse_conv_bn_eval(conv, norm))
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)
         folded += 1

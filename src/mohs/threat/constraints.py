@@ -32,7 +32,7 @@ class Constraints:
     bits: int | None = None
 
     def __str__(self) -> str:
-        parts = ["quantise:%dbit" % self.bits] if self.bits is not None else []
+        parts = [f"quantise:{self.bits}bit"] if self.bits is not None else []
         parts += [name for name in ("mask", "limit") if getattr(self, name) is not None]
         parts += ["bounds"] if self.low is not None or self.high is not None else []
         return "".join(f"+{part}" for part in parts)
@@ -106,7 +106,8 @@ class Constraints:
         if self.bits is None:
             return x
         low, side, levels = bounds[0], bounds[1] - bounds[0], 2**self.bits - 1
-        return low + torch.round((x - low) / side * levels) * side / levels  # k / 255 to the bit, as files are read
+        grid: Tensor = low + torch.round((x - low) / side * levels) * side / levels  # k / 255 to the bit, as files are read
+        return grid
 
     def toward(self, x: Tensor, x0: Tensor, bounds: tuple[float, float]) -> Tensor:
         """x moved to the grid, each entry rounded toward x0: never farther from x0 than x in any norm."""
