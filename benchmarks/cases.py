@@ -12,8 +12,8 @@ from torch import Tensor, nn
 EPSILON = {  # of the side-by-side comparisons
     "cifar_cnn_a_adv": 2 / 255,
     "mnist_kw_0.1": 0.1,
-    "cifar_resnet20": 0.5 / 255,
     "cifar_resnet4b_adv": 2 / 255,
+    "cifar_resnet20": 0.5 / 255,
 }
 
 

@@ -31,8 +31,8 @@ MUTANTS = [
     Mutant("threat/threat.py", "direction.mul_(per_row(size", "direction.mul_(-per_row(size", "test_conformance.py"),
     Mutant(
         "oracle.py",
-        "useful = self.threat.contains(q[hits], self.x0[rows]) & (",
-        "useful = (",
+        "useful &= self.threat.contains(q[hits], self.x0[rows])",
+        "pass",
         "test_conformance.py test_oracle.py",
     ),
     Mutant("oracle.py", "near = near & inside", "near = near", "test_oracle.py test_conformance.py"),
@@ -45,7 +45,7 @@ MUTANTS = [
     Mutant(
         "ledger.py", "good = (verdict.reached & (distance < self.distance[ids]))", "good = (verdict.reached)", "test_oracle.py"
     ),
-    Mutant("ledger.py", "if failure is not None:", "if False:", "test_audit.py"),
+    Mutant("oracle.py", "if failure is not None:", "if False:", "test_audit.py test_oracle.py"),
     Mutant("models/batched.py", "missing = -len(x) % self.quantum", "missing = 0", "test_conformance.py test_oracle.py"),
     Mutant("store/faults.py", "os.replace(temporary, path)", "path.write_bytes(data[: len(data) // 2])", "test_runs.py"),
     Mutant("engine/execute.py", "rows = cases.open if stage.kind", "rows = clean[g].open if stage.kind", "test_profiles.py"),
@@ -54,7 +54,7 @@ MUTANTS = [
     Mutant("attacks/minimal/fab.py", "x[hit] = torch.lerp(centre, found, self.beta)", "pass", "test_apgd_fab.py"),
     Mutant("attacks/blackbox/square.py", "better = (value > s.value)", "better = (value >= -1e9)", "test_square_deepfool.py"),
     Mutant("rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py"),
-    Mutant("geometry/linf.py", ".clamp_(low, high)", "", "test_geometry.py"),
+    Mutant("geometry/linf.py", "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)", "x", "test_geometry.py"),
 ]
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def contents(run: Run) -> list[dict]:
 def whole(tmp_path_factory):
     module, data, options = job()
     made = make_job(module, data, **options)
+    made = replace(made, plan=made.plan.model_copy(update={"threads": 1}))  # a fork may not use the parent's pool of threads
     run = Run.create(tmp_path_factory.mktemp("whole") / "run", describe(made))
     points: list[str] = []
     faults._hooks.append(lambda point, path: points.append(f"{point} {path.name}"))
@@ -59,6 +61,7 @@ def test_every_fault_point_in_a_fork(whole, tmp_path):
         run = Run.create(folder, describe(made))
         child = os.fork()
         if child == 0:
+            signal.alarm(60)
             reached = iter(range(len(points)))
 
             def die(point: str, path: Path, number: int = number, reached=reached) -> None:
@@ -66,7 +69,6 @@ def test_every_fault_point_in_a_fork(whole, tmp_path):
                     os._exit(9)
 
             faults._hooks.append(die)
-            torch.set_num_threads(1)
             carry_out(run, made, None)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, points[number]
@@ -113,6 +115,7 @@ def test_a_real_kill(whole, tmp_path):
         process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stdout.close()
     done = resume(tmp_path / "run", model=module, data=data)
     assert contents(done.run) == expected
 
@@ -154,14 +157,16 @@ def test_memory_running_out_shrinks_the_micro_batch_and_is_remembered(tmp_path):
     module, data, _ = job()
 
     class Small(torch.nn.Module):
-        """Runs out of memory above 8 rows."""
+        """Runs out of memory above 8 rows, once the audit goes on."""
+
+        room = 1000
 
         def __init__(self) -> None:
             super().__init__()
             self.inner = module
 
         def forward(self, x):
-            if len(x) > 8:
+            if len(x) > Small.room:
                 raise torch.OutOfMemoryError("not enough memory")
             return self.inner(x)
 
@@ -171,10 +176,9 @@ def test_memory_running_out_shrinks_the_micro_batch_and_is_remembered(tmp_path):
     carry_out(expected, plain, None)
 
     made = make_job(Small().eval(), data, **options)
-    from dataclasses import replace
-
     made = replace(made, plan=made.plan.model_copy(update={"rows": 16}))
     run = Run.create(tmp_path / "run", describe(made))
+    Small.room = 8
     carry_out(run, made, None)
     assert [event["rows"] for event in run.events() if event["event"] == "backoff"] == [8]
     assert contents(run) == contents(expected)

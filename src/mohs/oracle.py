@@ -349,7 +349,9 @@ class Oracle:
             return
         rows = hits if r is None else r[hits]
         distance = self.threat.distance(q[hits], self.x0[rows])
-        useful = self.threat.contains(q[hits], self.x0[rows]) & (distance < ledger.distance[ids[hits]])
+        useful = distance < ledger.distance[ids[hits]]
+        if not self.roams:
+            useful &= self.threat.contains(q[hits], self.x0[rows])
         where = useful.nonzero()[:, 0]
         if len(where):
             self._judge(q[hits[where]], rows[where], distance[where])

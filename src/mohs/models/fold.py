@@ -66,7 +66,9 @@ def fold_normalisation(module: nn.Module) -> tuple[nn.Module, int]:
         if node.op != "call_function" or node.target not in (operator.truediv, torch.div) or node.kwargs:
             continue
         shifted, std = node.args
-        if not isinstance(shifted, fx.Node) or shifted.target not in (operator.sub, torch.sub) or len(shifted.users) != 1:
+        if not isinstance(shifted, fx.Node) or shifted.target not in (operator.sub, torch.sub) or shifted.kwargs:
+            continue
+        if len(shifted.users) != 1:
             continue
         x, mean = shifted.args
         constants = [_constant(traced, part) for part in (mean, std)]

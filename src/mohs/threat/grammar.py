@@ -95,8 +95,9 @@ def _array(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise ThreatError(f"the constraint file {path} does not exist; it is an .npy or .npz array of the input's shape")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"value": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"value": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
     except (ValueError, TypeError, EOFError, BadZipFile) as error:  # a pickle inside, texts, cut short
         raise ThreatError(f"{path} is not a plain .npy or .npz array: {error}") from None
