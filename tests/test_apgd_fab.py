@@ -17,7 +17,7 @@ from mohs.errors import Refused
 from mohs.ledger import Outcome
 from mohs.losses import cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Guide, Prepared, TorchModel, prepare
-from mohs.oracle import Oracle
+from mohs.oracle import Answer, Oracle
 from mohs.threat import Constraints, Goal, Targeted, Untargeted, parse_goal, parse_threat
 
 NORMS = ("linf", "l2", "l1")
@@ -159,15 +159,28 @@ def test_apgd_reaches_the_optimum_of_a_linear_loss_over_ball_and_box(norm: str, 
     x = draw(6, ROWS, *SHAPE) if boxed else 0.4 + 0.2 * draw(6, ROWS, *SHAPE)
     if boxed:
         x = (x * 3 - 1).clamp(0, 1)  # two thirds of the entries at an end of the box
-    w = (module.weight[1] - module.weight[0]).detach().double()
-    out = go(APGD(loss=logit_difference), ready(module, x, 2), x, torch.zeros(ROWS).long(), f"{norm}:{epsilon}")
+    y = torch.zeros(ROWS).long()
+    out = go(APGD(loss=logit_difference), ready(module, x, 2), x, y, f"{norm}:{epsilon}")
+    check_optimum(out, module, x, norm, epsilon)
+    if norm == "l1":
+        check_optimum(
+            go(APGD(loss=logit_difference, multi_epsilon=True), ready(module, x, 2), x, y, f"l1:{epsilon}"),
+            module,
+            x,
+            norm,
+            epsilon,
+        )
+
+
+def check_optimum(out: Outcome, module: Linear, x: Tensor, norm: str, epsilon: float) -> None:
+    w = (module.weight[1] - module.weight[0]).double()
     reached = []
     for i, row in enumerate(x.flatten(1).double()):
         start = float(w @ row + (module.bias[1] - module.bias[0]).double())
         reached.append((float(out.margin[i]) - start) / float(most(w, room(row, w), epsilon, norm)))
     assert NEAR[norm] <= min(reached) + 1e-4
     assert max(reached) <= 1 + 1e-4
-    assert sum(reached) / ROWS >= 0.96
+    assert sum(reached) / ROWS >= 0.95
     delta = out.adversarial.double() - x.double()
     assert float(delta.flatten(1).norm(p={"linf": math.inf, "l2": 2, "l1": 1}[norm], dim=1).max()) <= epsilon * (1 + 1e-6)
     assert float(out.adversarial.min()) >= 0
@@ -343,6 +356,86 @@ def test_apgd_takes_the_steps_of_the_paper(norm: str, epsilon: float) -> None:
         close(spy.climbed, apgd_by_the_paper(ask, x[row].flatten().double(), start, epsilon, norm, 100), row)
 
 
+class Script:
+    """An oracle whose k-th answer has loss losses[k] and a random gradient; it keeps what it was asked."""
+
+    def __init__(self, x0: Tensor, losses: list[float]) -> None:
+        self.x0, self.losses = x0, losses
+        self.points: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+
+    def steps(self, n: int) -> range:
+        return range(n)
+
+    def compact(self, *state: Tensor) -> tuple[Tensor, ...]:
+        return state
+
+    def gradient(self, x: Tensor, loss: object) -> Answer:
+        k = len(self.points)
+        self.points.append(x.clone())
+        self.gradients.append(draw(100 + k, *x.shape) - 0.5)
+        f = torch.full((len(x),), self.losses[k])
+        return Answer(f, f[:, None], f, self.gradients[k].clone())
+
+
+def halved_at(losses: list[float]) -> list[int]:
+    """The checkpoints at which APGD goes back to its best point, told from the point that follows."""
+    x0, threat = torch.full((2, *SHAPE), 0.5), parse_threat("linf:0.1")
+    oracle = Script(x0, losses)
+    last = APGD()._climb(oracle, x0.clone(), threat)  # type: ignore[arg-type]
+    points, gradients, eta, found = oracle.points, oracle.gradients, 2.0, []
+    assert torch.equal(last, points[max(range(101), key=losses.__getitem__)])
+    before = x0
+    for k in range(100):
+        best = max(range(k + 1), key=losses.__getitem__)  # the first of equals
+        follows = {}
+        for name, at, step in (("on", k, eta), ("back", best, eta / 2)):
+            x = points[at]
+            z = threat.project(x + 0.1 * step * gradients[at].sign(), x0)
+            mixed = threat.project(x + 0.75 * (z - x) + 0.25 * (x - before), x0) if k else z
+            follows[name] = torch.allclose(mixed, points[k + 1], atol=1e-6)
+        before = points[k]
+        if k not in checkpoints(100):
+            assert follows["on"]
+            continue
+        assert follows["on"] != follows["back"]
+        if follows["back"]:
+            found.append(k)
+            before, eta = points[best], eta / 2
+    return found
+
+
+def test_apgd_halves_its_step_where_too_few_steps_rise_or_the_best_stays_after_no_halving() -> None:
+    rising = [float(k) for k in range(101)]
+    assert halved_at(rising) == []
+    falls = [-float(k) for k in range(101)]
+    assert halved_at(falls) == [22, 41, 57, 70, 80, 87, 93, 99]
+    # From 22 to 41, 18 of 19 steps rise but the best stays: back at 41, as 22 did not go back. From 41 to 57 the same:
+    # on, as 41 went back. Then at 70 back again.
+    saw = [*rising[:23], *range(-100, -22)]
+    assert halved_at([float(f) for f in saw]) == [41, 70, 87, 99]
+    # 16 rises of 22 are too few, 17 are enough.
+    for flat, expected in ((6, [22]), (5, [])):
+        assert [k for k in halved_at([0.0] * flat + rising[: 101 - flat]) if k == 22] == expected
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_apgd_returns_its_best_point(norm: str) -> None:
+    module, x = Smooth(), draw(10, 8, *SHAPE)
+    y = module(x).argmax(1)
+    spy = Spy(module).eval()
+    judge = ready(spy, x, 5).judge
+    prepared = Prepared(judge, Guide(judge.model, judge.rows, judge.quantum))
+    threat = parse_threat({"linf": "linf:0.3", "l2": "l2:2", "l1": "l1:8"}[norm])
+    oracle = Oracle.begin(prepared, threat, Untargeted(), x, y, ids=torch.arange(8), stop=False)
+    spy.climbed.clear()
+    point = APGD(steps=12).run(oracle, oracle.x0, oracle.threat)
+    losses = torch.stack([nn.functional.cross_entropy(module(p[:8]), y, reduction="none") for p in spy.climbed])
+    best = losses.argmax(0)
+    assert torch.equal(point, torch.stack([spy.climbed[int(k)][row] for row, k in enumerate(best)]))
+    assert int(best.min()) < 12
+
+
 def test_apgd_towards_a_class_climbs_the_targeted_dlr() -> None:
     module, x = Smooth(), draw(11, 4, *SHAPE)
     z = module(x)
@@ -399,6 +492,53 @@ def test_apgd_starts_on_the_surface_of_the_ball_and_restarts_elsewhere(norm: str
 # FAB's own loop
 
 
+def onto_hyperplane(x: Tensor, w: Tensor, gap: float, norm: str) -> Tensor:
+    """The nearest point of the box with <w, . - x> = gap, or the one that comes nearest to it; float64, one example."""
+    w = w if gap >= 0 else -w
+    space = room(x, w)
+    if norm == "l1":
+        step = torch.zeros_like(x)
+        left = abs(gap)
+        for i in w.abs().argsort(descending=True):
+            step[i] = min(float(space[i]), left / float(w[i].abs()))
+            left -= float(step[i] * w[i].abs())
+        return x + step * w.sign()
+    low, high = 0.0, 1e9
+
+    def step_of(s: float) -> Tensor:
+        return torch.minimum(s * (w.abs() if norm == "l2" else torch.ones_like(w)), space)
+
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float((step_of(middle) * w.abs()).sum()) < abs(gap) else (low, middle)
+    return x + step_of(high) * w.sign()
+
+
+@pytest.mark.parametrize(("norm", "p"), [("linf", math.inf), ("l2", 2), ("l1", 1)])
+def test_fab_takes_the_steps_of_the_paper(norm: str, p: float) -> None:
+    module, x = Smooth(), (draw(23, 6, *SHAPE) * 1.4 - 0.2).clamp(0, 1)
+    z = module(x)
+    y, target = z.argmax(1), z.argsort(descending=True)[:, 1]
+    spy = spied(FABT(steps=6, targets=1), module, x, y, f"{norm}:1e-3")
+    double = Smooth().double()
+    checked = spy.checked[1:]  # the first are the clean logits
+    for row in range(len(x)):
+        x0 = x[row].flatten().double()
+        for climbed, check in zip(spy.climbed, checked, strict=False):
+            point = climbed[row].flatten().double()
+            q = point.clone().requires_grad_()
+            out = double(q.view(1, *SHAPE))[0]
+            f = out[target[row]] - out[y[row]]
+            w = torch.autograd.grad(f, q)[0]
+            gap = -float(f.detach())
+            d1 = onto_hyperplane(point, w, gap, norm) - point
+            d2 = onto_hyperplane(x0, w, gap + float(w @ (point - x0)), norm) - x0
+            near, far = float(d1.norm(p=p)), float(d2.norm(p=p))
+            alpha = min(near / (near + far), 0.1)
+            want = ((1 - alpha) * (point + 1.05 * d1) + alpha * (x0 + 1.05 * d2)).clamp(0, 1)
+            assert float((check[row].flatten() - want).abs().max()) < 2e-5
+
+
 def test_fab_starts_at_x0_and_goes_back_a_tenth_of_the_way_from_adversarial_points() -> None:
     module, x = Smooth(), draw(15, 12, *SHAPE)
     y = module(x).argmax(1)
@@ -424,7 +564,9 @@ def test_fab_restarts_at_half_the_least_of_epsilon_and_its_best(norm: str, p: fl
     y = module(x).argmax(1)
     best = go(FABT(steps=8), ready(module, x, 2), x, y, f"{norm}:inf", stop=False).distance
     for threat, reach in ((f"{norm}:inf", best), (f"{norm}:0.01", torch.full((6,), 0.01))):
-        start = spied(FABT(steps=8, restarts=2), module, x, y, threat).climbed[8] - x
+        climbed = spied(FABT(steps=8, restarts=3), module, x, y, threat).climbed
+        start = climbed[8] - x
+        assert float((climbed[16] - climbed[8]).abs().flatten(1).amax(1).min()) > 1e-4
         assert torch.allclose(start.flatten(1).norm(p=p, dim=1).double(), reach.double() / 2, rtol=1e-3)
         assert float((start[0] - start[1]).abs().max()) > 1e-5
 

@@ -910,9 +910,7 @@ def test_a_step_that_bends_the_gradient_is_dropped(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("no such layout")
 
     monkeypatch.setattr(prepared_module, "_channels_last", breaks)
-    assert (
-        prepare(TorchModel(normed(), classes=5), images(), rows=16).guide.log[2] == "channels last: dropped (no such layout)"
-    )
+    assert prepare(TorchModel(normed(), classes=5), images(), rows=16).guide.log[2] == "channels last: dropped (no such layout)"
 
 
 def test_random_models_are_left_untouched():

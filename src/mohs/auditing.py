@@ -194,13 +194,9 @@ def make_job(
 
 
 def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
-    """A Model from whatever was given; `demo` is the embedded one."""
+    """A Model from whatever was given."""
     if not isinstance(model, str):
         return as_model(model, x, request.bounds, outputs=request.outputs)
-    if model.partition(":")[0] == "demo":
-        from mohs.demo import load_demo
-
-        return as_model(load_demo(model), x, request.bounds)
     return load_model(
         model,
         x=x,

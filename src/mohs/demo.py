@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from mohs.data.digits import load_digits
 from mohs.errors import UnknownName
-from mohs.models.torch_model import TorchModel
 from mohs.rng import Stream
 from mohs.threat import Linf
 
@@ -99,10 +98,6 @@ def _attacked(model: nn.Module, x0: Tensor, y: Tensor, stream: Stream) -> Tensor
         (gradient,) = torch.autograd.grad(functional.cross_entropy(model(x), y, reduction="sum"), x)
         x = threat.step(x.detach(), gradient, x0, STEP_SIZE)
     return x
-
-
-def demo_model(name: str) -> TorchModel:
-    return TorchModel(load_demo(name), classes=10, name=name)
 
 
 def _cache() -> Path:

@@ -7,7 +7,7 @@ every place; it is measured, not assumed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,32 +43,34 @@ class Batched:
         return torch.cat([self.logits(part) for part in x.split(self.rows)])
 
 
-def measure_quantum(model: Model, x: Tensor, rows: int) -> int:
-    """The smallest quantum at which logits and gradients of the probes x are bit-equal at every place tried.
+def measure_quantum(model: Model, x: Tensor, rows: int, *, gradients: bool = True) -> int:
+    """The smallest quantum at which logits, and gradients where they will be asked for, are bit-equal at every place tried.
 
-    `rows` itself where none is: then every call has one shape.
+    x: probes. `rows` itself where there is no such quantum: then every call has one shape.
     """
     probes = x[torch.arange(rows, device=x.device) % len(x)]
-    reference = _outputs(model, probes)
+    reference = _outputs(model, probes, gradients)
     for quantum in QUANTA:
         if quantum < rows and all(
             torch.equal(got, want[place])
             for place in _places(rows, quantum)
-            for got, want in zip(_outputs(model, probes[place]), reference, strict=True)
+            for got, want in zip(_outputs(model, probes[place], gradients), reference, strict=True)
         ):
             return quantum
     return rows
 
 
-def _places(rows: int, quantum: int) -> Sequence[Tensor]:
-    """Rows in other company: a few multiples of the quantum, from several offsets, in reverse."""
-    sizes = [k * quantum for k in {1, 2, 3, 5, rows // quantum - 1} if 0 < k * quantum <= rows]
+def _places(rows: int, quantum: int) -> Iterator[Tensor]:
+    """Rows in other company: a few multiples of the quantum at two places, and almost all of them, in reverse."""
     ends = torch.arange(rows - 1, -1, -1)
-    return [ends[start : start + size] for size in sizes for start in (0, (rows - size) // 2 + 1, rows - size)]
+    for size in (k * quantum for k in (1, 2, 3, 5) if k * quantum < rows):
+        yield ends[:size]
+        yield ends[(rows - size) // 2 + 1 :][:size]
+    yield ends[: rows - quantum]
 
 
-def _outputs(model: Model, x: Tensor) -> list[Tensor]:
-    if model.gives < Knowledge.GRADIENT:
+def _outputs(model: Model, x: Tensor, gradients: bool) -> list[Tensor]:
+    if not gradients or model.gives < Knowledge.GRADIENT:
         with torch.no_grad():
             return [model.logits(x)]
     x = x.detach().requires_grad_()

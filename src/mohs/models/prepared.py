@@ -153,8 +153,8 @@ def _probes(x: Tensor, model: Model) -> Tensor:
 def _quantum(model: Model, guide: Model, probes: Tensor, rows: int) -> int:
     if model.batch is not None:
         return model.batch
-    quantum = measure_quantum(model, probes, rows)
-    return quantum if guide is model else max(quantum, measure_quantum(guide, probes, rows))
+    quantum = measure_quantum(guide, probes, rows, gradients=True)
+    return quantum if guide is model else max(quantum, measure_quantum(model, probes, rows, gradients=False))
 
 
 def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: bool) -> TorchModel:

@@ -59,13 +59,13 @@ class APGD(Attack):
         assert isinstance(threat, NormThreat)
         start = oracle.stream.at("start")
         if not isinstance(threat, L1):
-            offset = threat.constraints.mutable(threat.norm.sphere(x0, start))
-            return self._climb(oracle, threat.project(offset.mul_(threat.epsilon).add_(x0), x0), threat)
+            offset = threat.norm.sphere(x0, start).mul_(threat.epsilon)
+            return self._climb(oracle, threat.project(offset.add_(x0), x0), threat)
         side = threat.bounds[1] - threat.bounds[0]
         x = start.normal(*x0.shape[1:]).mul_(side if math.isfinite(side) else 1.0).add_(x0)
         dense = not self.multi_epsilon
         for factor, steps in _multi_epsilon(self.steps) if self.multi_epsilon else [(1, self.steps)]:
-            ball = replace(threat, epsilon=factor * threat.epsilon)
+            ball, oracle.roams = replace(threat, epsilon=factor * threat.epsilon), factor > 1
             x = self._climb_sparsely(oracle, ball.project(x, oracle.x0), ball, steps, dense)
         return x
 

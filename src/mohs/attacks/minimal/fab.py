@@ -77,8 +77,7 @@ class FABT(Attack):
         low, high = threat.constraints.box(x0, threat.bounds)
         boundary = logit_difference if oracle.aim.target is None else oracle.goal.margin  # a goal's own class must win
         answer = oracle.gradient(x, boundary)
-        f, w = answer.loss, answer.gradient
-        f = f.double()  # z_t - z_y is about f + <w, . - x>
+        f, w = answer.loss.double(), answer.gradient  # z_t - z_y is about f + <w, . - x>
         d1 = threat.norm.hyperplane(x, w, -f, low, high).sub_(x)
         d2 = threat.norm.hyperplane(x0, w, total((x - x0).mul_(w)) - f, low, high).sub_(x0)
         near, far = (threat.norm.distance(d).clamp_(min=1e-8) for d in (d1, d2))
@@ -92,5 +91,5 @@ def _random_start(oracle: Oracle, x: Tensor, best: Tensor, threat: NormThreat, r
     x0 = oracle.x0
     reach = best.clamp(max=threat.epsilon)
     radius = torch.where(reach < torch.inf, reach, threat.distance(x, x0)).to(x.dtype) / 2
-    offset = threat.constraints.mutable(threat.norm.sphere(x0, oracle.stream.at("restart", restart)))
+    offset = threat.norm.sphere(x0, oracle.stream.at("restart", restart))
     return threat.project(offset.mul_(per_row(radius, x)).add_(x0), x0, radius)

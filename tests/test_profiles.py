@@ -1,0 +1,297 @@
+"""The batteries. `standard` is AutoAttack's standard version: its published constants stand here as numbers, on purpose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mohs
+from mohs.attacks import APGD, FABT, APGDTargeted, Square
+from mohs.attacks.gradient.apgd import towards
+from mohs.auditing import make_job
+from mohs.engine.profiles import PROFILES, Step, find_profile, outline
+from mohs.errors import RequestError, UnknownName
+from mohs.losses import cross_entropy, dlr, dlr_targeted, logit_difference
+from mohs.models import Guide, Judge, Model, Prepared, TorchModel
+from mohs.threat import L0, L1, L2, Knowledge, Linf, Threat
+
+THREATS: dict[str, Threat] = {"linf": Linf(8 / 255), "l2": L2(0.5), "l1": L1(12.0)}
+
+
+def model(classes: int = 10, random: bool = False) -> Model:
+    return TorchModel(nn.Linear(4, classes), classes=classes, random=random)
+
+
+def composed(profile: str, threat: Threat | str, of: Model | None = None) -> list[Step]:
+    threat = THREATS[threat] if isinstance(threat, str) else threat
+    return find_profile(profile).compose(threat, of or model())
+
+
+def decisions(steps: list[Step]) -> list[Step]:
+    return [step for step in steps if step.kind == "decide"]
+
+
+# the composition. AutoAttack: fra31/auto-attack, version `standard`; Croce & Hein, ICML 2020, and 2021 for L1.
+
+
+@pytest.mark.parametrize("norm", THREATS)
+def test_standard_is_autoattack(norm: str):
+    steps = composed("standard", norm)
+    assert [step.name for step in steps] == ["apgd-ce", "apgd-t", "fab-t", "square", "curve"]
+    assert [step.kind for step in steps] == ["decide"] * 4 + ["measure"]
+    assert all(len(step.attacks) == 1 and step.note is None for step in decisions(steps))
+    ce, t, fab, square = (step.attacks[0] for step in decisions(steps))
+    l1 = norm == "l1"
+
+    assert type(ce) is APGD
+    assert (ce.steps, ce.rho, ce.loss) == (100, 0.75, cross_entropy)
+    assert (ce.restarts, ce.multi_epsilon) == ((5, True) if l1 else (1, False))
+
+    assert type(t) is APGDTargeted
+    assert (t.steps, t.rho, t.loss, t.restarts) == (100, 0.75, dlr_targeted, 1)
+    assert (t.targets, t.multi_epsilon) == ((5, True) if l1 else (9, False))
+
+    assert type(fab) is FABT
+    assert (fab.steps, fab.restarts, fab.targets) == (100, 1, 9)
+    assert (fab.eta, fab.alpha_max, fab.beta) == (1.05, 0.1, 0.9)
+
+    assert type(square) is Square
+    assert (square.queries, square.restarts, square.p, square.rescale_schedule) == (5000, 1, 0.8, False)
+    assert square.loss is logit_difference  # the margin loss, for goals that name no class
+
+
+def test_a_random_model_gets_the_rand_version():
+    steps = composed("standard", "linf", model(random=True))
+    assert [step.name for step in steps] == ["apgd-ce", "apgd-dlr"]
+    ce, short = (step.attacks[0] for step in steps)
+    assert type(ce) is type(short) is APGD
+    assert (ce.steps, ce.restarts, ce.loss) == (100, 1, cross_entropy)
+    assert (short.steps, short.restarts, short.loss) == (100, 1, dlr)
+    assert PROFILES["standard"].draws == 20
+    assert "rand" in str(steps[0].note)
+    assert "20 draws" in str(steps[0].note)
+    assert [step.name for step in composed("deep", "linf", model(random=True))][:2] == ["apgd-ce", "apgd-dlr"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "short", "targeted"),
+    [(10, dlr, dlr_targeted), (4, dlr, dlr_targeted), (3, dlr, logit_difference), (2, logit_difference, logit_difference)],
+)
+def test_few_classes_get_another_loss_and_the_stage_says_so(classes: int, short, targeted):
+    for profile in ("standard", "deep", "quick"):
+        for step in decisions(composed(profile, "linf", model(classes))):
+            (attack,) = step.attacks
+            if type(attack) is APGDTargeted and step.name != "apgd-margin":
+                assert attack.loss is targeted
+                assert ("replaced by the logit difference" in (step.note or "")) == (targeted is logit_difference)
+            if step.name.startswith("apgd-dlr"):
+                assert attack.loss is short
+                assert (step.note is None) == (classes >= 4)
+            if step.name.startswith("apgd-ce"):
+                assert attack.loss is cross_entropy
+                assert step.note is None
+
+
+def test_deep_begins_with_standard_and_adds_the_plus_attacks():
+    for norm in THREATS:
+        steps, standard = composed("deep", norm), composed("standard", norm)
+        assert steps[:4] == standard[:4]
+        assert steps[-1] == standard[-1]
+        names = ["apgd-ce x5", "apgd-dlr x5", "apgd-t all", "apgd-margin", "fab-t x5"]
+        assert [step.name for step in steps[4:-1]] == names
+        ce, short, every, margin, fab = (step.attacks[0] for step in steps[4:-1])
+        assert (ce.steps, ce.restarts, ce.loss) == (100, 5, cross_entropy)
+        assert (short.steps, short.restarts, short.loss) == (100, 5, dlr)
+        assert (every.steps, every.targets, every.loss) == (200, 9, dlr_targeted)
+        assert (margin.steps, margin.targets, margin.loss) == (200, 9, logit_difference)
+        assert (fab.steps, fab.restarts, fab.targets) == (100, 5, 9)
+        assert all(attack.multi_epsilon == (norm == "l1") for attack in (ce, short, every, margin))
+    assert composed("deep", "linf", model(100))[6].attacks[0].targets == 99
+
+
+def test_quick_is_short():
+    steps = composed("quick", "linf")
+    assert [step.name for step in steps] == ["apgd-ce", "apgd-t", "curve"]
+    assert sum(attack.passes(10)[1] for step in decisions(steps) for attack in step.attacks) < 100
+    blind = Linf(8 / 255, knowledge=Knowledge.SCORES)
+    assert [step.name for step in composed("quick", blind)] == ["apgd-ce", "apgd-t", "square", "curve"]
+    other = model()
+    other.gives = Knowledge.SCORES  # an ONNX file
+    assert "square" in [step.name for step in composed("quick", "linf", other)]
+
+
+def test_l0_is_for_quick_and_deep():
+    for profile in ("quick", "deep"):
+        assert decisions(composed(profile, L0(5.0)))
+    with pytest.raises(RequestError, match="quick or deep"):
+        composed("standard", L0(5.0))
+
+
+def test_profiles_are_named_versioned_and_outlined():
+    assert list(PROFILES) == ["quick", "standard", "deep"]
+    for name, profile in PROFILES.items():
+        assert profile.name == name
+        assert profile.version.isdigit()
+        told = outline(profile)
+        assert list(told) == ["linf", "l2", "l1", "l0"]
+        for norm in ("linf", "l2", "l1"):
+            for step in profile.compose(THREATS[norm], model()):
+                assert step.name in told[norm]
+    told = outline(PROFILES["standard"])
+    assert (
+        told["linf"]
+        == "apgd-ce (100 steps), apgd-t (100 steps x 9 targets), fab-t (100 steps x 9 targets), square (5000 queries), [curve]"
+    )
+    assert "apgd-ce (100 steps x 5 restarts), apgd-t (100 steps x 5 targets)" in told["l1"]
+    assert told["l0"].startswith("not defined")
+
+
+@pytest.mark.parametrize("name", ["standart", "autoattack", ""])
+def test_an_unknown_profile_names_the_nearest(name: str):
+    with pytest.raises(UnknownName, match="standard"):
+        find_profile(name)
+
+
+# what is run
+
+
+class Corners(nn.Module):
+    """Logits that fall with the distance from points of a line: smooth, with margins that are known."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.linspace(0, 1, classes)[:, None].expand(classes, 4).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -4 * (x.flatten(1)[:, None] - self.centres).square().sum(2)
+
+
+def points(classes: int, *places: float) -> tuple[Tensor, Tensor]:
+    """Inputs [n, 1, 2, 2] at so many class widths along the line, and the labels the model gives them."""
+    x = torch.tensor(places)[:, None].expand(-1, 4).reshape(-1, 1, 2, 2) / (classes - 1)
+    return x.contiguous(), Corners(classes)(x).argmax(1)
+
+
+@pytest.fixture(scope="module")
+def run():
+    """One clean error, two that lie a hair from a boundary, and three survivors."""
+    x, y = points(10, 2.0, 3.1, 4.500005, 6.9, 7.2, 1.499995)
+    y[0] = 5
+    return mohs.audit(Corners(), (x, y), threats=["linf:1e-6"], profile="standard", rows=8)
+
+
+SURVIVORS = [1, 3, 4]
+FALLEN = [2, 5]
+
+
+def test_survivors_pay_every_pass_of_the_composition(run):
+    counts = {"apgd-ce": (101, 101), "apgd-t": (9 * 101, 9 * 101), "fab-t": (9 * 100 * 2, 9 * 100), "square": (5000, 0)}
+    records = run.run.records().to_pylist()
+    for name, passes in counts.items():
+        paid = {row["id"]: (row["forwards"], row["backwards"]) for row in records if row["attack"] == name}
+        assert [paid[i] for i in SURVIVORS] == [passes] * 3, name
+
+
+def test_survivors_pay_every_pass_of_the_schedule_of_l1():
+    """Three balls, each begun anew, for each of five restarts or targets."""
+    x, y = points(10, 3.1, 6.9)
+    prepared = mohs.prepare(TorchModel(Corners(), classes=10), x, rows=2)
+    ce, t, fab, square = (step.attacks[0] for step in decisions(composed("standard", "l1")))
+    for attack in (ce, t):
+        out = attack(prepared, x, y, threat="l1:4e-6")
+        assert out.forwards.tolist() == out.backwards.tolist() == [5 * 103] * 2
+    assert (fab.passes(10), square.passes(10)) == ((1800, 900), (5000, 0))
+
+
+def test_only_survivors_go_on(run):
+    records = run.run.records().to_pylist()
+    standing = {row["id"] for row in records if row["attack"] == "clean" and row["status"] == "survived"}
+    assert standing == {1, 2, 3, 4, 5}  # the clean error is not attacked
+    for stage, name in enumerate(("apgd-ce", "apgd-t", "fab-t", "square")):
+        rows = [row for row in records if row["attack"] == name]
+        assert {row["id"] for row in rows} == standing, name
+        assert {row["stage"] for row in rows} == {stage}
+        standing -= {row["id"] for row in rows if row["status"] == "broken"}
+    assert standing == set(SURVIVORS)
+    assert {row["id"] for row in records if row["attack"] == "curve"} == {1, 2, 3, 4, 5}  # which measures
+    verdict = run.verdict.threats[0]
+    tried = [stage.tried for stage in verdict.stages if stage.kind == "decide"]
+    assert tried[0] == 5
+    assert tried[1:] == [tried[k] - verdict.stages[k].broken for k in range(3)]
+    assert verdict.score.robust == 3
+
+
+def test_the_fallen_stop_early(run):
+    rows = [row for row in run.run.records().to_pylist() if row["attack"] == "apgd-ce" and row["id"] in FALLEN]
+    assert any(row["status"] == "broken" and row["forwards"] < 101 for row in rows)
+
+
+def test_what_was_run_is_what_the_profile_says(run):
+    plan = run.run.spec["plan"]
+    assert plan["profile"]["name"] == "standard"
+    assert plan["profile"]["version"] == PROFILES["standard"].version
+    stages = plan["threats"][0]["stages"]
+    assert [stage["name"] for stage in stages] == ["apgd-ce", "apgd-t", "fab-t", "square", "curve"]
+    spec = stages[0]["attacks"][0]
+    assert spec == {"attack": "apgd", "restarts": 1, "steps": 100, "loss": "cross_entropy", "rho": 0.75, "multi_epsilon": False}
+    assert stages[3]["attacks"][0]["queries"] == 5000
+    assert "standard" in run.verdict.profile
+
+
+def test_targets_are_ranked_on_clean_logits():
+    """Whatever the attacks do, the k-th target is the k-th likeliest wrong class of the clean input."""
+    seen: list[Tensor] = []
+
+    class Deceiving(Corners):
+        """Ranks the wrong classes the other way round wherever the input is not a clean one."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = super().forward(x)
+            away = (x[:, None] - clean).flatten(2).abs().amax(2).amin(1) > 0
+            top = z.amax(1, keepdim=True)
+            return torch.where(away[:, None] & (z < top), -z - 40, z)
+
+    clean, y = points(10, 3.1, 6.9)
+    wrapped = TorchModel(Deceiving().eval(), classes=10)
+    prepared = Prepared(Judge(wrapped, 2, 1), Guide(wrapped, 2, 1))
+
+    class Noting(APGDTargeted):
+        def tries(self, oracle):
+            for aim in towards(oracle, self.targets):
+                seen.append(aim.toward)
+                yield aim
+
+    Noting(steps=3, targets=9)(prepared, clean, y, threat="linf:1e-3")
+    want = Corners()(clean).scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :9]
+    assert torch.equal(torch.stack(seen, 1), want)
+
+
+@pytest.mark.parametrize(("classes", "profile"), [(2, "standard"), (2, "quick"), (3, "quick")])
+def test_models_of_two_and_three_classes_are_audited(classes: int, profile: str):
+    x, y = points(classes, 0.1, 0.49999, 0.9)
+    threat = "linf:0.001" if profile == "quick" else "l2:0.002"
+    result = mohs.audit(Corners(classes), (x, y), threats=[threat], profile=profile, rows=4)
+    verdict = result.verdict.threats[0]
+    assert verdict.status.tolist() == ["robust", "broken", "robust"]
+    stage = next(stage for stage in verdict.stages if stage.name == "apgd-t")
+    assert "replaced by the logit difference" in stage.note
+    assert stage.inapplicable is None
+    records = [row for row in result.run.records().to_pylist() if row["id"] == 0]
+    targeted = next(row for row in records if row["attack"] == "apgd-t")
+    steps = 100 if profile == "standard" else 20
+    assert targeted["forwards"] == (classes - 1) * (steps + 1)
+
+
+def test_a_random_model_is_audited_by_the_rand_version():
+    class Shaken(Corners):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + 1e-3 * torch.randn_like(x))
+
+    x, y = points(10, 3.1, 4.49, 6.9, 7.1)
+    plan = make_job(Shaken(), (x, y), threats=["linf:1e-5"], profile="standard", rows=4).plan
+    assert plan.draws == 20
+    assert [stage.name for stage in plan.threats[0].stages] == ["apgd-ce", "apgd-dlr"]
+    noisy = TorchModel(Shaken(), classes=10, random=True)
+    out = APGD(steps=5)(noisy, x, y, threat="linf:1e-5", draws=plan.draws)
+    assert out.forwards[[0, 2, 3]].tolist() == out.backwards[[0, 2, 3]].tolist() == [20 * 6] * 3
