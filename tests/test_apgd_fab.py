@@ -487,6 +487,21 @@ def test_apgd_starts_on_the_surface_of_the_ball_and_restarts_elsewhere(norm: str
         assert torch.allclose(start.norm(p=p, dim=1), torch.full((4,), 0.3), rtol=1e-5)
     assert float((starts[0] - starts[1]).abs().amax(1).min()) > 1e-3
     assert float((starts[0][0] - starts[0][1]).abs().max()) > 1e-3
+    if norm == "linf":  # uniform in the cube, not at its corners
+        assert 0.35 * 0.3 < float(starts[0].abs().mean()) < 0.65 * 0.3
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_apgd_starts_the_same_in_any_units(norm: str) -> None:
+    x, y, starts = 0.4 + 0.2 * draw(14, 4, *SHAPE), torch.zeros(4).long(), []
+    for scale in (1, 4):
+        spy = Spy(Linear(2, 50.0)).eval()
+        prepared = prepare(TorchModel(spy, classes=2, bounds=(0.0, float(scale))), scale * x, rows=16)
+        prepared = Prepared(prepared.judge, Guide(prepared.judge.model, 16, prepared.judge.quantum))
+        spy.climbed.clear()
+        go(APGD(steps=1), prepared, scale * x, y, f"{norm}:{0.3 * scale}")
+        starts.append(spy.climbed[0][:4] / scale)
+    assert torch.allclose(starts[0], starts[1], atol=1e-6)
 
 
 # FAB's own loop
@@ -569,6 +584,14 @@ def test_fab_restarts_at_half_the_least_of_epsilon_and_its_best(norm: str, p: fl
         assert float((climbed[16] - climbed[8]).abs().flatten(1).amax(1).min()) > 1e-4
         assert torch.allclose(start.flatten(1).norm(p=p, dim=1).double(), reach.double() / 2, rtol=1e-3)
         assert float((start[0] - start[1]).abs().max()) > 1e-5
+
+
+def test_fab_returns_where_it_went_when_it_finds_nothing() -> None:
+    module, x, y = Linear(2, 50.0), 0.4 + 0.2 * draw(16, 5, *SHAPE), torch.zeros(5).long()
+    oracle = Oracle.begin(ready(module, x, 2), parse_threat("linf:0.05"), Untargeted(), x, y, ids=torch.arange(5))
+    point = FABT(steps=5).run(oracle, oracle.x0, oracle.threat)
+    corner = (module.weight[1] - module.weight[0]).sign().view(SHAPE)
+    assert torch.allclose(point, x + 0.05 * corner, atol=1e-6)
 
 
 # counts

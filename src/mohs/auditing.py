@@ -180,7 +180,7 @@ def make_job(
     if not threats:
         raise RequestError("an audit needs a threat, such as linf:8/255")
     parsed = {threat if isinstance(threat, str) else str(threat): _threat(threat) for threat in threats}
-    request = _request(model, data, list(parsed), options)
+    request = make_request(model, data, list(parsed), options)
     profile = find_profile(request.profile)
     subject = load(model, examples.x, request)
     findings = check_contract(subject, examples.x, examples.y)
@@ -313,7 +313,8 @@ def _git() -> dict[str, object] | None:
     return {"commit": commit, "dirty": bool(dirty)}
 
 
-def _request(model: object, data: object, threats: list[str], options: dict[str, Any]) -> Request:
+def make_request(model: object, data: object, threats: list[str], options: dict[str, Any]) -> Request:
+    """The request as plain data; RequestError where an option is unknown or does not fit."""
     from pydantic import ValidationError
 
     named = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import functools
+from collections.abc import Callable
+from typing import Any
 
-import click
 import typer
 
 from mohs.errors import MohsError
@@ -25,21 +26,28 @@ def _register() -> None:
     for module in (audit, attack, attacks, resume, runs, report, compare, demo):
         name = module.__name__.rpartition(".")[2]
         extra = getattr(module, "EXTRA", None)
-        app.command(name, help=module.HELP, epilog=module.EXAMPLE, context_settings=extra)(module.command)
+        app.command(name, help=module.HELP, epilog=module.EXAMPLE, context_settings=extra)(_exiting(module.command))
 
 
 def main() -> None:
     """Exit codes: 0 the policy is met, 1 it is not, 2 the request was wrong, 3 the run failed or was stopped."""
     _register()
-    try:
-        code = app(standalone_mode=False)
-    except MohsError as error:
-        typer.secho(f"mohs: {error}", err=True, fg="red")
-        code = error.exit_code
-    except click.exceptions.ClickException as error:
-        error.show()
-        code = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        typer.secho("mohs: stopped", err=True, fg="yellow")
-        code = 3
-    sys.exit(code or 0)
+    app()
+
+
+def _exiting(command: Callable[..., int]) -> Callable[..., None]:
+    """The command, its answer and its errors as exit codes."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            code = command(*args, **options)
+        except MohsError as error:
+            typer.secho(f"mohs: {error}", err=True, fg="red")
+            code = error.exit_code
+        except KeyboardInterrupt:
+            typer.secho("mohs: stopped", err=True, fg="yellow")
+            code = 3
+        raise typer.Exit(code)
+
+    return run

@@ -40,7 +40,7 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import attacks as table
-    from mohs.auditing import Request, load
+    from mohs.auditing import load, make_request
     from mohs.data import load_data
     from mohs.models import prepare
     from mohs.models.contract import check_contract
@@ -53,15 +53,8 @@ def command(
     if out is not None and out.suffix != ".safetensors":
         raise RequestError(f"--out should end in .safetensors, not {out.name!r}")
     examples = load_data(data, limit=limit, seed=seed)
-    request = Request(
-        model=model,
-        data=data,
-        threats=[text],
-        bounds=options.bounds_of(bounds),
-        outputs=outputs,
-        device=device,
-        trust_pickle=trust_pickle,
-    )
+    said = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "trust_pickle": trust_pickle}
+    request = make_request(model, data, [text], said)
     subject = load(model, examples.x, request)
     for finding in check_contract(subject, examples.x, examples.y):
         Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
