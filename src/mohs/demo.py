@@ -54,7 +54,12 @@ def load_demo(name: str = "demo") -> nn.Module:
     if path.exists():
         model.load_state_dict(load_file(path))
         return model.eval()
-    model = train(robust=variants[name])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a network only waits for a second one
+    try:
+        model = train(robust=variants[name])
+    finally:
+        torch.set_num_threads(threads)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")

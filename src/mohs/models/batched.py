@@ -76,6 +76,6 @@ def _outputs(model: Model, x: Tensor, gradients: bool) -> list[Tensor]:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model.logits(x)
-        weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device, dtype=logits.dtype)
+        weights = torch.arange(1, logits.shape[1] + 1, device=logits.device).to(logits.dtype).mul(0.618034).frac().sub(0.5)
         gradient: Tensor | None = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
     return [part for part in (logits.detach(), gradient) if part is not None]

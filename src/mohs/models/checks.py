@@ -107,7 +107,7 @@ def _why_no_gradient(probe: Probe) -> str:
             logits = probe.model.logits(x)
             if not logits.requires_grad:
                 return "its output is detached from its input"
-            weights = torch.linspace(-1, 1, logits.shape[1], device=logits.device, dtype=logits.dtype)
+            weights = torch.arange(1, logits.shape[1] + 1, device=logits.device).to(logits.dtype).mul(0.618034).frac().sub(0.5)
             found = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True, materialize_grads=True)[0]
     except RuntimeError as failure:
         return str(failure).splitlines()[0][:120]

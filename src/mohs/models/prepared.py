@@ -226,7 +226,7 @@ def _response(model: TorchModel, x: Tensor) -> tuple[Tensor, Tensor | None]:
         logits = model.logits(x)
         if not logits.requires_grad:
             return logits.detach().float(), None
-        weights = torch.linspace(-1, 1, logits.shape[1], device=x.device, dtype=logits.dtype)
+        weights = torch.arange(1, logits.shape[1] + 1, device=x.device).to(logits.dtype).mul(0.618034).frac().sub(0.5)
         gradient = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
     return logits.detach().float(), gradient
 
