@@ -903,7 +903,7 @@ def test_a_step_that_bends_the_gradient_is_dropped(monkeypatch: pytest.MonkeyPat
     prepared = prepare(TorchModel(normed(), classes=5), images(), rows=16)
     assert prepared.guide.log[0].startswith("fold batch norm: kept")
     assert prepared.guide.log[2].startswith("channels last: dropped (logits within")
-    assert "gradient cosine 0." in prepared.guide.log[2]
+    assert "gradient cosine" in prepared.guide.log[2]
     assert not any(isinstance(part, Bent) for part in prepared.guide.model.module.modules())
 
     def breaks(module: nn.Module) -> nn.Module:
