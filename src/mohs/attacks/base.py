@@ -71,7 +71,7 @@ class Attack(ABC):
         started = time.perf_counter()
         oracle.roams = self.minimal and oracle.threat.epsilon < torch.inf
         self._run_tries(oracle)
-        if oracle.guide.model is not oracle.judge.model:
+        if oracle.guide.model is not oracle.judge.model and oracle.threat.knowledge > Knowledge.TRANSFER:
             close = oracle.ledger.closest_margin[oracle.ids] > -oracle.guide.slack
             again = oracle.open & close & ~oracle.ledger.broken[oracle.ids]
             if again.any():

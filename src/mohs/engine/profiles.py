@@ -138,7 +138,7 @@ PROFILES = {
         Profile(
             "quick",
             "1",
-            "a short battery: within a point of `standard` on the models it was tuned on, in a twentieth of its time",
+            "a short battery of targeted APGD: an upper bound in seconds to minutes, to be confirmed by `standard`",
             quick,
         ),
         Profile(
