@@ -258,7 +258,7 @@ def go(
     made.check(threat, goal, model)
     stop = not made.minimal if stop is None else stop
     oracle = Oracle.begin(w.prepared, threat, goal, w.x, w.y, ids=w.ids, seed=seed, stop=stop)
-    oracle.settle(oracle.threat.origin(oracle.x0))
+    oracle.settle_origin()
     before = row(name).after
     if before is not None:
         earlier = find(before[0])(**before[1])  # type: ignore[arg-type]

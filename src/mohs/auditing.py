@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,11 +23,13 @@ from torch import Tensor, nn
 
 from mohs.data import Examples, load_data
 from mohs.engine.execute import Progress, execute
+from mohs.engine.executors import most_processes
 from mohs.engine.plan import Plan, make_plan
 from mohs.engine.profiles import find_profile
 from mohs.errors import RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
 from mohs.models.contract import Finding, check_contract
+from mohs.models.cpu import threads
 from mohs.store import Run
 from mohs.store.verdict import Verdict, verdict_of
 from mohs.threat import Goal, Threat, parse_goal, parse_threat
@@ -188,8 +191,12 @@ def make_job(
     for threat in bound.values():
         threat.check(examples.x)
     goals = _goals(parse_goal(request.goal), subject)
-    prepared = prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile)
-    plan = make_plan(profile, bound, goals, prepared, n=len(examples), seed=request.seed, time=request.time)
+    processes = most_processes(subject, torch.get_num_threads(), request.rows)
+    with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
+        prepared = prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile)
+        plan = make_plan(
+            profile, bound, goals, prepared, n=len(examples), seed=request.seed, time=request.time, processes=processes
+        )
     return Job(request, prepared, examples, bound, plan, findings)
 
 
@@ -268,14 +275,10 @@ def carry_out(run: Run, job: Job, watch: Watcher | None) -> None:
     """Execute under the run's lock and its own plan, with its number of threads."""
     plan = Plan.model_validate(run.spec["plan"])
     prepared = job.prepared.pinned(plan.rows, plan.quantum, plan.slack, plan.noise)
-    threads = torch.get_num_threads()
-    with run.locked():
-        try:
-            for progress in execute(run, prepared, list(job.threats.values()), job.data):
-                if watch:
-                    watch(progress)
-        finally:
-            torch.set_num_threads(threads)
+    with run.locked(), threads(plan.threads), closing(execute(run, prepared, list(job.threats.values()), job.data)) as steps:
+        for progress in steps:
+            if watch:
+                watch(progress)
 
 
 def environment() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mohs.data.digits import load_digits
 from mohs.errors import UnknownName
+from mohs.models.cpu import threads
 from mohs.rng import Stream
 from mohs.threat import Linf
 
@@ -54,12 +55,8 @@ def load_demo(name: str = "demo") -> nn.Module:
     if path.exists():
         model.load_state_dict(load_file(path))
         return model.eval()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so small a network only waits for a second one
-    try:
+    with threads(1):  # so small a network only waits for a second one
         model = train(robust=variants[name])
-    finally:
-        torch.set_num_threads(threads)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")

@@ -122,12 +122,12 @@ class Ledger:
         if not better.all():
             where = better.nonzero()[:, 0]
             ids, points, margin = ids[where], points[where], margin[where]
-        first = foremost(ids, -margin)
-        if len(first) < len(ids):
+        if not once:
+            first = foremost(ids, -margin)
             ids, points, margin = ids[first], points[first], margin[first]
         self.closest_margin[ids] = margin
         if self.keep_closest:
-            self.closest[ids] = points
+            self.closest.index_copy_(0, ids, points)
 
     def succeed(self, ids: Tensor, points: Tensor, distance: Tensor, verdict: Verdict, *, first: bool = True) -> None:
         """Keep the confirmed successes that are nearer than those known; an id may stand several times. first: note the

@@ -8,6 +8,7 @@ own algorithm.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ class Oracle:
         device = judge.model.device
         threat = threat.within(judge.model.bounds)
         x0, y, ids = x0.to(device), y.to(device), ids.to(device)
-        reference = judge.scores(x0) if reference is None else reference.to(device)
+        reference = judge.reference(x0) if reference is None else reference.to(device)
         seeded = Stream.of(seed, ids)
         ledger = Ledger(threat.origin(x0), keep_closest)
         aim = goal.aim(y, reference, seeded)
@@ -148,7 +149,7 @@ class Oracle:
         self._carried = 0
         kept = live.nonzero()[:, 0]
         self.keep(kept)
-        return tuple(value[kept] for value in state)
+        return tuple(value.index_select(0, kept) for value in state)
 
     def gradient(self, p: Tensor, loss: Loss, rows: Tensor | None = None) -> Answer:
         """Margin, logits, loss and its gradient at points p; candidate i belongs to row rows[i] (row i without)."""
@@ -176,13 +177,25 @@ class Oracle:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone."""
-        self.x0, self.aim = self.x0[rows], self.aim.take(rows)
+        self.x0, self.aim = self.x0.index_select(0, rows), self.aim.take(rows)
         self.ids, self.stream = self.ids[rows], self.stream.take(rows)
 
     def settle(self, p: Tensor) -> None:
-        """Put the last points to the judge, always."""
+        """Put the last points to the judge, always; but for rows that are broken already where any success will do."""
         with_judge = replace(self, judged=True, draws=1)
+        if self.threat.epsilon < torch.inf:
+            rows = (~self.best.broken).nonzero()[:, 0]
+            with_judge.keep(rows)
+            p = p.index_select(0, rows)
         with_judge._ask(p, None, self.judge, Knowledge.TRANSFER, None)
+
+    def settle_origin(self) -> None:
+        """Where the clean inputs reach the goal already, by their known logits."""
+        known = replace(self, judged=True)
+        known.keep(self.open.nonzero()[:, 0])
+        assert known.aim.reference is not None
+        margin = self.goal.margin(known.aim.reference, known.aim)
+        known._note(self.threat.origin(known.x0), None, known.ids, margin, once=True)
 
     def guided_by(self, guide: Guide) -> Oracle:
         return replace(self, guide=guide)
@@ -240,7 +253,7 @@ class Oracle:
             whole = len(index) == len(p)
         if len(index) == 0:
             return self._blank(p, want)
-        q = p.detach() if whole else p.detach()[index]
+        q = p.detach() if whole else p.detach().index_select(0, index)
         r = (index if rows is None else rows[index]) if rows is not None or not whole else None
         parts = []
         for start in range(0, len(q), model.rows):
@@ -324,7 +337,7 @@ class Oracle:
     def _inspect(self, ids: Tensor, answer: Answer) -> None:
         """Close the rows in which something is not a number: an error is not robustness."""
         values = [v for v in (answer.margin, answer.loss, answer.gradient) if len(v)]
-        if all(bool(v.sum().isfinite()) for v in values):
+        if math.isfinite(sum(v.sum() for v in values)):
             return
         bad = torch.stack([~v.flatten(1).isfinite().all(1) if v.ndim > 1 else v.isnan() for v in values]).any(0)
         if bad.any():
@@ -337,29 +350,30 @@ class Oracle:
         if self.threat.epsilon < torch.inf:
             near &= ~ledger.broken[ids]  # any success will do
         if self.roams:  # what lies outside the set is neither a success nor close to one
-            asked = near | (margin > ledger.closest_margin[ids])
+            asked = near | (margin > ledger.closest_margin[ids]) if ledger.keep_closest else near
             inside = self._inside(q, r, asked.nonzero()[:, 0])
             near = near & inside
             where = inside.nonzero()[:, 0]
-            ledger.approach(ids[where], q[where], margin[where], once=once)
+            ledger.approach(ids[where], q.index_select(0, where), margin[where], once=once)
         else:
             ledger.approach(ids, q, margin, once=once)
         hits = near.nonzero()[:, 0]
         if len(hits) == 0:
             return
         rows = hits if r is None else r[hits]
-        distance = self.threat.distance(q[hits], self.x0[rows])
+        points, origins = q.index_select(0, hits), self.x0.index_select(0, rows)
+        distance = self.threat.distance(points, origins)
         useful = distance < ledger.distance[ids[hits]]
         if not self.roams:
-            useful &= self.threat.contains(q[hits], self.x0[rows])
+            useful &= self.threat.contains(points, origins)
         where = useful.nonzero()[:, 0]
         if len(where):
-            self._judge(q[hits[where]], rows[where], distance[where])
+            self._judge(points[where], rows[where], distance[where])
 
     def _inside(self, q: Tensor, r: Tensor | None, where: Tensor) -> Tensor:
         """[n] bool: which of the candidates at `where` lie in the set; False elsewhere."""
         inside = torch.zeros(len(q), dtype=torch.bool, device=q.device)
-        inside[where] = self.threat.contains(q[where], self.x0[where if r is None else r[where]])
+        inside[where] = self.threat.contains(q.index_select(0, where), self.x0.index_select(0, where if r is None else r[where]))
         return inside
 
     def _judge(self, q: Tensor, rows: Tensor, distance: Tensor) -> None:

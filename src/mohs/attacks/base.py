@@ -127,7 +127,7 @@ class Attack(ABC):
                 stop=stop,
                 draws=draws,
             )
-            oracle.settle(oracle.threat.origin(oracle.x0))
+            oracle.settle_origin()
             outcomes.append(self.on(oracle))
         return Outcome.cat(outcomes)
 

@@ -33,7 +33,8 @@ def show_plan(job: Job, as_json: bool) -> None:
     out.print(table)
     out.print(
         f"{plan.n} examples in cohorts of {plan.cohort}, micro-batches of {plan.rows} padded to multiples of {plan.quantum}, "
-        f"{plan.threads} threads; profile {plan.profile['name']} {plan.profile['version']}",
+        f"processes: {plan.processes}, threads in each: {plan.threads}; "
+        f"profile {plan.profile['name']} {plan.profile['version']}",
         highlight=False,
     )
     out.print(

@@ -11,6 +11,7 @@ from torch import Tensor
 from mohs import attacks
 from mohs.engine.plan import Plan
 from mohs.models import Prepared
+from mohs.models.cpu import threads
 from mohs.threat import Knowledge
 
 POINTS = 12  # tensors of the size of the cohort that an attack holds at its widest
@@ -43,6 +44,11 @@ class Estimate:
 
 def estimate(plan: Plan, prepared: Prepared, x: Tensor) -> Estimate:
     """Time one micro-batch of the examples x [n, *input] and multiply."""
+    with threads(plan.threads):
+        return _estimate(plan, prepared, x)
+
+
+def _estimate(plan: Plan, prepared: Prepared, x: Tensor) -> Estimate:
     batch = x[torch.arange(min(plan.rows, 4 * len(x))) % len(x)].float().to(prepared.judge.model.device)
     forward = _best(lambda: prepared.guide.scores(batch)) / len(batch)
     graded = prepared.judge.model.gives >= Knowledge.GRADIENT
@@ -53,10 +59,10 @@ def estimate(plan: Plan, prepared: Prepared, x: Tensor) -> Estimate:
             if stage.inapplicable is None:
                 passes = [attacks.make(spec).passes(prepared.judge.model.classes) for spec in stage.attacks]
                 f, b = (plan.n * plan.draws * sum(column) for column in zip(*passes, strict=True))
-                stages.append(StageCost(threat.text, stage.name, f, b, f * forward + b * backward))
+                stages.append(StageCost(threat.text, stage.name, f, b, (f * forward + b * backward) / plan.processes))
     activations = _activations(prepared, batch[: plan.quantum]) // max(1, min(plan.quantum, len(batch))) * plan.rows
     memory = activations + POINTS * plan.cohort * batch[0].numel() * batch.element_size()
-    return Estimate(stages, memory, forward, backward)
+    return Estimate(stages, memory * plan.processes, forward, backward)
 
 
 def _backward(prepared: Prepared, x: Tensor) -> None:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from mohs import attacks
 from mohs.data import Examples
+from mohs.engine.executors import Executor, executor
 from mohs.engine.plan import Plan, StagePlan
-from mohs.ledger import Outcome, Status
+from mohs.engine.work import Arrays, Task, Worker
+from mohs.ledger import Status
 from mohs.models import Prepared
-from mohs.oracle import Oracle
-from mohs.rng import Stream
-from mohs.store import SCHEMA, Run, Unit
-from mohs.threat import Goal, Threat, parse_goal
+from mohs.store import Run, Unit
+from mohs.threat import Threat
 
-T = TypeVar("T")
 GALLERY = 64  # examples whose clean input is kept for the report
 
 
@@ -60,190 +56,99 @@ class Cases:
         return standing
 
 
-def execute(run: Run, prepared: Prepared, threats: list[Threat], data: Examples) -> Iterator[Progress]:
+def execute(run: Run, prepared: Prepared, threats: list[Threat], data: Examples) -> Generator[Progress]:
     """Run every unit that is not committed yet. Stages go in order; survivors of one, by id, form the units of the next."""
     plan = Plan.model_validate(run.spec["plan"])
-    torch.set_num_threads(plan.threads)
-    worker = Worker(run, plan, prepared, threats, data)
-    goals = [parse_goal(text) for text in plan.goals]
-    clean = []
-    for number, goal in enumerate(goals):
-        cases = Cases(np.ones(len(data), bool), np.zeros(len(data), bool))
-        yield from worker.clean(number, replace(goal, rejected=prepared.judge.model.rejected), cases)
-        clean.append(cases)
-    worker.gallery()
-    for t in range(len(threats)):
-        for g, goal in enumerate(goals):
-            cases = Cases(clean[g].applies.copy(), clean[g].broken.copy())
-            for s, stage in enumerate(plan.threats[t].stages):
-                if stage.inapplicable is None:
-                    rows = cases.open if stage.kind == "decide" else clean[g].open
-                    yield from worker.stage(Unit(t, g, s, 0), stage, goal, np.flatnonzero(rows), cases)
+    deadline = None if plan.time is None else time.monotonic() + plan.time
+    with executor(Worker(plan, prepared, threats, data, deadline)) as does:
+        driver = Driver(run, plan, threats, data, does, deadline)
+        clean = []
+        for goal in range(len(plan.goals)):
+            cases = Cases(np.ones(len(data), bool), np.zeros(len(data), bool))
+            yield from driver.stage(Unit(-1, goal, -1, 0), None, np.arange(len(data)), cases)
+            clean.append(cases)
+        driver.keep_gallery()
+        for t in range(len(threats)):
+            for goal in range(len(plan.goals)):
+                cases = Cases(clean[goal].applies.copy(), clean[goal].broken.copy())
+                for s, stage in enumerate(plan.threats[t].stages):
+                    if stage.inapplicable is None:
+                        rows = cases.open if stage.kind == "decide" else clean[goal].open
+                        yield from driver.stage(Unit(t, goal, s, 0), stage, np.flatnonzero(rows), cases)
     if not run.complete:
         run.event("complete")
 
 
-class Worker:
-    """Does units. Micro-batches shrink when memory runs out; later units, and a resumed run, obey."""
+class Driver:
+    """Forms units, hands them out and writes down what comes back. Micro-batches shrink when memory runs out; later units,
+    and a resumed run, obey."""
 
-    def __init__(self, run: Run, plan: Plan, prepared: Prepared, threats: list[Threat], data: Examples) -> None:
-        self.run, self.plan, self.threats, self.data = run, plan, threats, data
+    def __init__(
+        self, run: Run, plan: Plan, threats: list[Threat], data: Examples, does: Executor, deadline: float | None
+    ) -> None:
+        self.run, self.plan, self.threats, self.data, self.does, self.deadline = run, plan, threats, data, does, deadline
         shrunk = [event["rows"] for event in run.events() if event["event"] == "backoff"]
-        self.prepared = prepared.with_rows(shrunk[-1]) if shrunk else prepared
-        self.deadline = None if plan.time is None else time.monotonic() + plan.time
+        self.rows: int = min([plan.rows, *shrunk])
 
-    def clean(self, number: int, goal: Goal, cases: Cases) -> Iterator[Progress]:
-        """The untouched inputs: clean accuracy, and where the goal is reached already."""
-        chunks = _chunks(np.arange(len(self.data)), self.plan.cohort)
-        for chunk, positions in enumerate(chunks):
-            unit = Unit(-1, number, -1, chunk)
+    def stage(self, first: Unit, stage: StagePlan | None, rows: np.ndarray, cases: Cases) -> Iterator[Progress]:
+        """One stage, or the clean inputs, over its rows."""
+        threat = self.threats[first.threat] if stage else self.threats[0]
+        text, name = (self.plan.threats[first.threat].text, stage.name) if stage else ("", "clean")
+        width = max(attacks.make(spec).width(threat) for spec in stage.attacks) if stage else 1
+        units = {first._replace(chunk=number): chunk for number, chunk in enumerate(self._chunks(rows, width))}
+        done = 0
+
+        def learn(unit: Unit, table: pa.Table, resumed: bool) -> Progress:
+            nonlocal done
+            done += 1
+            cases.learn(units[unit], table, threat)
+            return Progress(text, name, done, len(units), int(cases.open.sum()), int(cases.applies.sum()), resumed)
+
+        todo = []
+        for unit in units:
             table = self.run.committed(unit)
-            resumed = table is not None
             if table is None:
-                table = self._fit(partial(self._clean, unit, goal, positions))
-                self.run.commit(unit, table, {})
-            cases.learn(positions, table, self.threats[0])
-            yield Progress("", "clean", chunk + 1, len(chunks), int(cases.open.sum()), int(cases.applies.sum()), resumed)
+                todo.append(unit)
+            else:
+                yield learn(unit, table, True)
+        measures = stage is not None and stage.kind == "measure"
+        for task, (table, examples, fitted) in self.does.map(self._tasks({unit: units[unit] for unit in todo}, measures)):
+            if fitted < self.rows:
+                self.rows = fitted
+                self.run.event("backoff", rows=fitted)
+            self.run.commit(task.unit, table, examples)
+            yield learn(task.unit, table, False)
 
-    def stage(self, first: Unit, stage: StagePlan, goal: Goal, rows: np.ndarray, cases: Cases) -> Iterator[Progress]:
-        """One stage over its rows."""
-        threat = self.threats[first.threat]
-        width = max(attacks.make(spec).width(threat) for spec in stage.attacks)
-        chunks = _chunks(rows, max(1, self.plan.cohort // width))
-        for chunk, positions in enumerate(chunks):
-            unit = first._replace(chunk=chunk)
-            table = self.run.committed(unit)
-            resumed = table is not None
-            if table is None:
-                if self.deadline is not None and time.monotonic() > self.deadline:
-                    return
-                table, examples = self._fit(partial(self._attack, unit, stage, goal, positions))
-                self.run.commit(unit, table, examples)
-            cases.learn(positions, table, threat)
-            text = self.plan.threats[first.threat].text
-            yield Progress(text, stage.name, chunk + 1, len(chunks), int(cases.open.sum()), int(cases.applies.sum()), resumed)
+    def _chunks(self, rows: np.ndarray, width: int) -> list[np.ndarray]:
+        """Even parts, at most a cohort each, as many for every process."""
+        most, processes = max(1, self.plan.cohort // width), self.plan.processes
+        parts = -(-len(rows) // (most * processes)) * processes
+        return [part for part in np.array_split(rows, max(1, min(parts, len(rows)))) if len(part)]
 
-    def gallery(self) -> None:
-        """Keep the first clean inputs, for the report's pictures."""
-        x, y = self.data.x[:GALLERY], self.data.y[:GALLERY]
-        label = self.prepared.judge.scores(x.to(self.prepared.judge.model.device)).argmax(1).cpu()
-        self.run.keep_gallery({"ids": self.data.ids[:GALLERY].numpy(), "x": x.numpy(), "y": y.numpy(), "label": label.numpy()})
+    def _tasks(self, units: dict[Unit, np.ndarray], measures: bool) -> Iterator[Task]:
+        for unit, positions in units.items():
+            if unit.stage >= 0 and self.deadline is not None and time.monotonic() > self.deadline:
+                return
+            known = self._known(unit, self.data.ids[torch.from_numpy(positions)].tolist()) if measures else ()
+            yield Task(unit, positions, self.rows, tuple(known))
 
-    def _clean(self, unit: Unit, goal: Goal, positions: np.ndarray) -> pa.Table:
-        x, y, ids = self._rows(positions)
-        started = time.perf_counter()
-        logits = self.prepared.judge.scores(x)
-        aim = goal.aim(y, logits, Stream.of(self.plan.seed, ids))
-        verdict = self.prepared.judge.confirm(x, goal, aim)
-        applies, reached = goal.applies(aim).tolist(), verdict.reached.tolist()
-        status = [
-            Status.INAPPLICABLE if not a else Status.BROKEN if r else Status.SURVIVED
-            for a, r in zip(applies, reached, strict=True)
-        ]
-        n = len(x)
-        outcome = Outcome(
-            status=status,
-            reason=["" if a else "the goal does not apply" for a in applies],
-            point=x.cpu(),
-            adversarial=x.cpu(),
-            distance=torch.where(verdict.reached, 0.0, torch.inf).double().cpu(),
-            margin=verdict.margin.cpu(),
-            label=verdict.label.cpu(),
-            hits=verdict.hits.cpu(),
-            trials=verdict.trials.cpu(),
-            queries=verdict.trials.cpu() + 1,
-            queries_to_success=torch.full((n,), -1),
-            forwards=verdict.trials.cpu() + 1,
-            backwards=torch.zeros(n, dtype=torch.int64),
-            seconds=torch.full((n,), (time.perf_counter() - started) / n, dtype=torch.float64),
-        )
-        return _table(outcome, unit, "clean", ids, y, aim.target)
-
-    def _attack(self, unit: Unit, stage: StagePlan, goal: Goal, positions: np.ndarray) -> tuple[pa.Table, dict[str, np.ndarray]]:
-        x, y, ids = self._rows(positions)
-        measure = stage.kind == "measure"
-        threat = self.threats[unit.threat]
-        oracle = Oracle.begin(
-            self.prepared,
-            threat.minimal() if measure else threat,
-            replace(goal, rejected=self.prepared.judge.model.rejected),
-            x,
-            y,
-            ids=ids,
-            seed=self.plan.seed,
-            stage=f"{self.plan.threats[unit.threat].text}/{goal}/{unit.stage}/{stage.name}",
-            stop=not measure,
-            draws=self.plan.draws,
-            keep_closest=False,
-            deadline=self.deadline,
-        )
-        if measure:
-            self._recall(oracle, unit, ids)
-        outcomes = [attacks.make(spec).on(oracle) for spec in stage.attacks]
-        outcome = replace(outcomes[-1], seconds=torch.stack([o.seconds for o in outcomes]).sum(0))
-        hit = outcome.broken
-        stored = {
-            "ids": ids.cpu()[hit],
-            "threat": torch.full((int(hit.sum()),), unit.threat, dtype=torch.int16),
-            "goal": torch.full((int(hit.sum()),), unit.goal, dtype=torch.int16),
-            "adversarial": outcome.adversarial[hit],
-            "point": outcome.point[hit],
-            "distance": outcome.distance[hit],
-            "label": outcome.label[hit],
-        }
-        examples = {name: np.ascontiguousarray(value.numpy()) for name, value in stored.items()} if hit.any() else {}
-        return _table(outcome, unit, stage.name, ids, y, oracle.aim.target), examples
-
-    def _recall(self, oracle: Oracle, unit: Unit, ids: Tensor) -> None:
-        """Start a measuring stage from the successes that earlier stages stored."""
-        where = {int(i): row for row, i in enumerate(ids.tolist())}
+    def _known(self, unit: Unit, ids: list[int]) -> Iterator[Arrays]:
+        """The successes that earlier stages stored of these examples."""
         for stage in range(unit.stage):
             for chunk in self.run.chunks(unit._replace(stage=stage)):
                 stored = self.run.unit_examples(chunk)
-                found = [k for k, i in enumerate(stored.get("ids", [])) if int(i) in where]
-                if found:
-                    rows = torch.tensor([where[int(stored["ids"][k])] for k in found], device=oracle.x0.device)
-                    oracle.recall(rows, torch.from_numpy(stored["point"][found]).to(oracle.x0.device))
+                found = np.isin(stored["ids"], ids) if stored else np.zeros(0, bool)
+                if found.any():
+                    yield {"ids": stored["ids"][found], "point": stored["point"][found]}
 
-    def _rows(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        at = torch.from_numpy(positions)
-        device = self.prepared.judge.model.device
-        return self.data.x[at].float().to(device), self.data.y[at].to(device), self.data.ids[at].to(device)
-
-    def _fit(self, work: Callable[[], T]) -> T:
-        """Do a piece of work in micro-batches that fit into memory."""
-        while True:
-            try:
-                return work()
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                rows = self.prepared.judge.rows // 2
-                if not _out_of_memory(error) or rows < self.prepared.judge.quantum:
-                    raise
-            self.run.event("backoff", rows=rows)
-            self.prepared = self.prepared.with_rows(rows)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
-
-
-def _chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _table(outcome: Outcome, unit: Unit, name: str, ids: Tensor, y: Tensor, target: Tensor | None) -> pa.Table:
-    n = len(outcome)
-    columns = {
-        "id": ids.cpu().numpy(),
-        "y": y.cpu().numpy(),
-        "threat": np.full(n, unit.threat),
-        "goal": np.full(n, unit.goal),
-        "target": np.full(n, -1) if target is None else target.cpu().numpy(),
-        "stage": np.full(n, unit.stage),
-        "attack": [name] * n,
-        "status": [str(status) for status in outcome.status],
-        "reason": outcome.reason,
-    }
-    for column in SCHEMA.names[len(columns) :]:
-        columns[column] = getattr(outcome, column).numpy()
-    return pa.Table.from_pydict({f.name: pa.array(columns[f.name]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)
+    def keep_gallery(self) -> None:
+        """The first clean inputs with their predictions, for the report's pictures."""
+        label = dict[int, int]()
+        for unit in self.run.chunks(Unit(-1, 0, -1, 0)):
+            table = self.run.committed(unit)
+            assert table is not None
+            label.update(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
+        ids = self.data.ids[:GALLERY]
+        shown = {"ids": ids, "x": self.data.x[:GALLERY], "y": self.data.y[:GALLERY]}
+        seen = np.array([label[i] for i in ids.tolist()], np.int64)
+        self.run.keep_gallery({name: part.numpy() for name, part in shown.items()} | {"label": seen})

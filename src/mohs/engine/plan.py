@@ -13,6 +13,8 @@ from mohs.errors import Refused, RequestError
 from mohs.models import Model, Prepared
 from mohs.threat import Goal, Threat
 
+LEAST_COHORT = 32  # examples: with fewer in lockstep, what a step costs beside the model is spread too thinly
+
 
 class StagePlan(BaseModel):
     """attacks: specs. inapplicable: why the stage is not run, else None."""
@@ -39,7 +41,8 @@ class ThreatPlan(BaseModel):
 
 
 class Plan(BaseModel):
-    """micro-batch `rows`, padded to multiples of `quantum`; `cohort` examples move in lockstep."""
+    """micro-batch `rows`, padded to multiples of `quantum`; `cohort` examples move in lockstep, a cohort in each of
+    `processes`, of `threads` each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     profile: dict[str, str]
@@ -49,6 +52,7 @@ class Plan(BaseModel):
     quantum: int
     cohort: int
     threads: int
+    processes: int = 1
     precision: str = "float32, successes confirmed in float64"
     slack: float
     noise: float
@@ -68,6 +72,7 @@ def make_plan(
     n: int,
     seed: int,
     time: float | None,
+    processes: int = 1,
 ) -> Plan:
     """Compose the stages of every threat (keyed by its text) for a model; RequestError where none can be run."""
     judge, guide, model = prepared.judge, prepared.guide, prepared.judge.model
@@ -77,8 +82,9 @@ def make_plan(
         seed=seed,
         rows=judge.rows,
         quantum=judge.quantum,
-        cohort=2 * judge.rows,
+        cohort=2 * judge.rows if processes == 1 else max(2 * judge.rows // processes, LEAST_COHORT),
         threads=torch.get_num_threads(),
+        processes=processes,
         slack=guide.slack,
         noise=judge.noise,
         draws=profile.draws if model.random else 1,

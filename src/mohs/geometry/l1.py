@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mohs.geometry.base import Number, per_row
-from mohs.geometry.solve import SLACK, clip_, crossing, land, least, pick, total
+from mohs.geometry.solve import SLACK, clip_, crossing, land, least, pick, room, total
 from mohs.rng import Stream
 
 
@@ -52,7 +52,7 @@ class L1Norm:
             centre = x0[hard]
             bottom, top, radius = pick(low, hard, x), pick(high, hard, x), pick(epsilon, hard, x)
             v = x[hard].sub_(centre)
-            cap = torch.where(v > 0, top - centre, centre - bottom).flatten(1)
+            cap = room(v, centre, bottom, top).flatten(1)
             w = _shrink(v.flatten(1), cap, radius).view_as(v)
             point[hard] = land(centre, w, radius, bottom, top, self.distance)
         return point

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mohs.geometry.base import Number, per_row
-from mohs.geometry.solve import SLACK, clip_, crossing, fill, land, length, pick
+from mohs.geometry.solve import SLACK, clip_, crossing, fill, land, length, pick, room
 from mohs.rng import Stream
 
 
@@ -49,7 +49,7 @@ class L2Norm:
             centre = x0[hard]
             bottom, top, radius = pick(low, hard, x), pick(high, hard, x), pick(epsilon, hard, x)
             v = x[hard].sub_(centre)
-            cap = torch.where(v > 0, top - centre, centre - bottom).flatten(1)
+            cap = room(v, centre, bottom, top).flatten(1)
             size = length(v)
             per = (1 / size).to(v.dtype)[:, None]
             s = fill(v.flatten(1).mul(per).square_(), cap.mul_(per).square_(), (radius / size).square())

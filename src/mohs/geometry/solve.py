@@ -54,25 +54,32 @@ def pick(value: Number, rows: Tensor, like: Tensor) -> Number:
     return value[rows] if value.ndim == 1 and len(value) == len(like) else value.expand_as(like)[rows]
 
 
+def room(v: Tensor, x0: Tensor, low: Number, high: Number) -> Tensor:
+    """How far x0 may go along v before it meets the box: high - x0 where v >= 0, else x0 - low."""
+    turned = torch.ones_like(v).copysign_(v)  # choosing by a mask costs twenty times as much on a CPU
+    return torch.maximum((high - x0).mul_(turned), (low - x0).mul_(turned))
+
+
 def fill(p: Tensor, q: Tensor, c: Tensor) -> Tensor:
     """The s >= 0 with sum_i min(s p_i, q_i) = c, a row; where q holds less than c, the largest float32.
 
     p, q [rows, d] >= 0, c [rows] float64; s [rows] float64, the sum within about 2**-21 of c. The sum is concave and
     piecewise linear in s, so Newton's steps from the left do not pass the root and end on its piece; since gap'/gap +
-    slope'/slope <= 1, gap * slope falls to a quarter a step, and about six steps do.
+    slope'/slope <= 1, gap * slope falls to a quarter a step, and about six steps do. The first slope is that of all
+    entries with room.
     Newton for the continuous quadratic knapsack: Cominetti, Mascarenhas, Silva, Math. Prog. Comp. 2014.
     """
     part, free = torch.empty_like(p), torch.empty_like(p)
     most = torch.finfo(p.dtype).max
-    s = (c / total(p)).nan_to_num(nan=0.0, posinf=most)
+    s = (c / total(torch.gt(q, 0, out=free).mul_(p))).nan_to_num(nan=0.0, posinf=most)
     for _ in range(64):
         torch.mul(p, s.to(p.dtype)[:, None], out=part)
-        slope = total(torch.lt(part, q, out=free).mul_(p), p.dtype)
-        gap = c - total(torch.minimum(part, q, out=part), p.dtype)
-        moved = torch.where(gap > 2.0**-22 * c, s + gap / slope, s).clamp_(max=most)
-        if torch.equal(moved, s):
+        gap = c - total(torch.minimum(part, q, out=free), p.dtype)
+        short = (gap > 2.0**-22 * c) & (s < most)
+        if not short.any():
             break
-        s = moved
+        slope = total(torch.lt(part, q, out=free).mul_(p), p.dtype)
+        s = torch.where(short, s + gap / slope, s).clamp_(max=most)
     return s
 
 

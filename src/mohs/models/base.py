@@ -15,7 +15,7 @@ class Model(ABC):
 
     bounds: the range inputs live in; normalisation belongs inside the model. classes: how many. gives: the most it
     grants (labels are one-hot scores). batch: the one number of rows it takes, or None. random: two calls may differ.
-    rejected: the class by which a detector refuses, or None.
+    rejected: the class by which a detector refuses, or None. forks: a forked process may go on using it.
     """
 
     name: str = "model"
@@ -25,6 +25,7 @@ class Model(ABC):
     batch: int | None = None
     random: bool = False
     rejected: int | None = None
+    forks: bool = False
     device: torch.device = torch.device("cpu")
 
     @abstractmethod

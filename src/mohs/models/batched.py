@@ -43,15 +43,16 @@ class Batched:
         return torch.cat([self.logits(part) for part in x.split(self.rows)])
 
 
-def measure_quantum(model: Model, x: Tensor, rows: int, *, gradients: bool = True) -> int:
-    """The smallest quantum at which logits, and gradients where they will be asked for, are bit-equal at every place tried.
+def measure_quantum(model: Model, x: Tensor, rows: int, *, gradients: bool = True, least: int = 1) -> int:
+    """The smallest quantum, of `least` at least, at which logits, and gradients where they will be asked for, are bit-equal
+    at every place tried.
 
     x: probes. `rows` itself where there is no such quantum: then every call has one shape.
     """
     probes = x[torch.arange(rows, device=x.device) % len(x)]
     reference = _outputs(model, probes, gradients)
     for quantum in QUANTA:
-        if quantum < rows and all(
+        if least <= quantum < rows and all(
             torch.equal(got, want[place])
             for place in _places(rows, quantum)
             for got, want in zip(_outputs(model, probes[place], gradients), reference, strict=True)
@@ -61,12 +62,13 @@ def measure_quantum(model: Model, x: Tensor, rows: int, *, gradients: bool = Tru
 
 
 def _places(rows: int, quantum: int) -> Iterator[Tensor]:
-    """Rows in other company: a few multiples of the quantum at two places, and almost all of them, in reverse."""
+    """Rows in other company, in reverse: a few multiples of the quantum, and about half of the rows."""
     ends = torch.arange(rows - 1, -1, -1)
-    for size in (k * quantum for k in (1, 2, 3, 5) if k * quantum < rows):
-        yield ends[:size]
-        yield ends[(rows - size) // 2 + 1 :][:size]
-    yield ends[: rows - quantum]
+    half = rows // 2 - rows // 2 % quantum - quantum
+    for size in (quantum, 2 * quantum, 3 * quantum, 5 * quantum, half):
+        if 0 < size < rows:
+            yield ends[(rows - size) // 2 + 1 :][:size]
+    yield ends[:quantum]
 
 
 def _outputs(model: Model, x: Tensor, gradients: bool) -> list[Tensor]:

@@ -21,24 +21,24 @@ def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
     Folds only a convolution that is called once and whose sole consumer is an evaluation-mode batch norm that is
     called once, neither under hooks or parametrisations. Raises what torch.fx raises where the module cannot be traced.
     """
-    traced = _traced(module)
-    modules = dict(traced.named_modules())
-    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    graph = traced(module)
+    modules = dict(graph.named_modules())
+    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
     folded = 0
-    for node in list(traced.graph.nodes):
+    for node in list(graph.graph.nodes):
         before = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
             continue
         conv, norm = modules[str(before.target)], modules[str(node.target)]
         if not _foldable(conv, norm) or calls[before.target] != 1 or calls[node.target] != 1:
             continue
-        _replace(traced, str(before.target), fuse_conv_bn_eval(conv, norm))
+        put(graph, str(before.target), fuse_conv_bn_eval(conv, norm))
         node.replace_all_uses_with(before)
-        traced.graph.erase_node(node)
+        graph.graph.erase_node(node)
         folded += 1
-    traced.graph.lint()
-    traced.recompile()
-    return traced, folded
+    graph.graph.lint()
+    graph.recompile()
+    return graph, folded
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
@@ -53,16 +53,16 @@ def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
     )
 
 
-def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
+def put(root: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     setattr(root.get_submodule(parent), leaf, module)
 
 
 def fold_normalisation(module: nn.Module) -> tuple[nn.Module, int]:
     """A copy in which (x - mean) / std of constant tensors is one multiply-add, and how many there were."""
-    traced = _traced(module)
+    graph = traced(module)
     folded = 0
-    for node in list(traced.graph.nodes):
+    for node in list(graph.graph.nodes):
         if node.op != "call_function" or node.target not in (operator.truediv, torch.div) or node.kwargs:
             continue
         shifted, std = node.args
@@ -71,22 +71,22 @@ def fold_normalisation(module: nn.Module) -> tuple[nn.Module, int]:
         if len(shifted.users) != 1:
             continue
         x, mean = shifted.args
-        constants = [_constant(traced, part) for part in (mean, std)]
+        constants = [_constant(graph, part) for part in (mean, std)]
         if not isinstance(x, fx.Node) or constants[0] is None or constants[1] is None:
             continue
         names = [f"_affine{folded}_scale", f"_affine{folded}_shift"]
         for name, value in zip(names, (1 / constants[1], -constants[0] / constants[1]), strict=True):
-            traced.register_buffer(name, value)
-        with traced.graph.inserting_before(node):
-            scale, shift = (traced.graph.get_attr(name) for name in names)
-            fused = traced.graph.call_function(torch.addcmul, (shift, x, scale))
+            graph.register_buffer(name, value)
+        with graph.graph.inserting_before(node):
+            scale, shift = (graph.graph.get_attr(name) for name in names)
+            fused = graph.graph.call_function(torch.addcmul, (shift, x, scale))
         node.replace_all_uses_with(fused)
-        traced.graph.erase_node(node)
-        traced.graph.erase_node(shifted)
+        graph.graph.erase_node(node)
+        graph.graph.erase_node(shifted)
         folded += 1
-    traced.graph.lint()
-    traced.recompile()
-    return traced, folded
+    graph.graph.lint()
+    graph.recompile()
+    return graph, folded
 
 
 def count_convolutions(module: nn.Module) -> int:
@@ -97,15 +97,16 @@ def count_convolutions(module: nn.Module) -> int:
     return layers + sum(node.target in kinds for graph in graphs for node in graph.nodes)
 
 
-def _traced(module: nn.Module) -> fx.GraphModule:
+def traced(module: nn.Module) -> fx.GraphModule:
+    """A graph of its own around the module's weights, which folding replaces and never writes to."""
     if isinstance(module, fx.GraphModule):
         return copy.deepcopy(module)
-    return fx.GraphModule(copy.deepcopy(module), fx.Tracer().trace(module))
+    return fx.GraphModule(module, fx.Tracer().trace(module))
 
 
-def _constant(traced: fx.GraphModule, node: object) -> torch.Tensor | None:
+def _constant(graph: fx.GraphModule, node: object) -> torch.Tensor | None:
     """The buffer behind a node of the graph."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
-    value = operator.attrgetter(str(node.target))(traced)
+    value = operator.attrgetter(str(node.target))(graph)
     return value.detach() if isinstance(value, torch.Tensor) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from mohs.models.base import Model
 from mohs.models.batched import Batched, measure_quantum
+from mohs.models.cpu import keep_freed_memory
 from mohs.models.fold import count_convolutions, fold_batch_norm, fold_normalisation
+from mohs.models.narrow import narrow_gradients
 from mohs.models.torch_model import TorchModel
 from mohs.threat import Aim, Goal, Knowledge
 
@@ -21,6 +24,8 @@ LOGITS = 1e-4  # of the scale of the logits: the most a step may move them
 COSINE = 0.999  # of gradients before and after a step: the least it may be
 CONVOLUTIONS = 8  # from so many on, channels-last memory pays for the conversion of the input
 PROBES = 16  # examples a step is compared on
+EXACT_ROWS = 16  # of a call in float64 on a CPU, whose convolutions fall out of its caches at more
+CONFIRM_SEED = 0x6D6F6873  # no attack searches on the draws that follow it
 CONFIRM_DRAWS = 100  # fresh draws on which a hit against a random model is confirmed
 
 
@@ -53,6 +58,13 @@ class Judge(Batched):
     exact: Model | None = None
     noise: float = 0.0
 
+    def reference(self, x: Tensor) -> Tensor:
+        """The logits of clean inputs x [n, *input], [n, classes]; of a random model, one draw that can be had again."""
+        if not self.model.random:
+            return self.scores(x)
+        with seeded(-1):
+            return self.scores(x)
+
     @torch.no_grad()
     def confirm(self, x: Tensor, goal: Goal, aim: Aim) -> Verdict:
         """Whether inputs x [n, *input] reach the goal.
@@ -67,7 +79,7 @@ class Judge(Batched):
         if self.exact is None:
             reached = margin > 4 * self.noise
         else:
-            exact = Batched(self.exact, self.rows, self.quantum).scores(x.double())
+            exact = _in_float64(self.exact, x, self.rows)
             reached = (margin > 0) & (goal.margin(exact, aim) > 0)
         doubted = (margin > 0) & ~reached
         trials = torch.ones_like(aim.y)
@@ -76,8 +88,9 @@ class Judge(Batched):
     def _confirm_random(self, x: Tensor, goal: Goal, aim: Aim) -> Verdict:
         hits, total = torch.zeros_like(aim.y), torch.zeros(len(x), self.model.classes, device=x.device)
         margins = torch.zeros(len(x), device=x.device)
-        for _ in range(CONFIRM_DRAWS):
-            logits = self.scores(x)
+        for number in range(CONFIRM_DRAWS):
+            with seeded(number):
+                logits = self.scores(x)
             margin = goal.margin(logits, aim)
             hits += margin > 0
             margins += margin / CONFIRM_DRAWS
@@ -111,11 +124,16 @@ def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True
     torch.compile the guide too; off unless it pays.
     """
     rows = model.batch or rows
+    if model.device.type == "cpu":
+        keep_freed_memory()
     probes = _probes(x.to(model.device), model)
     log: list[str] = []
     guide_model = _accelerate(model, probes, log, compile) if accelerate and isinstance(model, TorchModel) else model
     measured = probes if model.batch is None else probes[: model.batch]
-    quantum = 1 if model.random else _quantum(model, guide_model, measured, rows)
+    if compile:
+        quantum = rows  # one shape, compiled once
+    else:
+        quantum = 1 if model.random else _quantum(model, guide_model, measured, rows)
     exact = None if model.random else model.double()
     plain = Batched(model, rows, quantum)
     if model.random:
@@ -123,7 +141,7 @@ def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True
     else:
         with torch.no_grad():
             reference = plain.scores(probes)
-            truth = reference if exact is None else Batched(exact, rows, quantum).scores(probes.double())
+            truth = reference if exact is None else _in_float64(exact, probes, rows)
             one_by_one = torch.cat([model.logits(part).float() for part in probes[:4].split(1)])
             noise = max(float((reference - truth).abs().max()), float((one_by_one - reference[:4]).abs().max()))
             drift = float((Batched(guide_model, rows, quantum).scores(probes) - reference).abs().max())
@@ -142,6 +160,20 @@ def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True
     )
 
 
+@contextmanager
+def seeded(number: int) -> Iterator[None]:
+    """A draw of a random module from torch's own generator, the same whenever it is asked for."""
+    with torch.random.fork_rng():
+        torch.manual_seed(CONFIRM_SEED + number)
+        yield
+
+
+def _in_float64(model: Model, x: Tensor, rows: int) -> Tensor:
+    """Logits [n, classes] of a float64 twin."""
+    small = x.device.type == "cpu" and model.batch is None
+    return Batched(model, min(rows, EXACT_ROWS) if small else rows, 1).scores(x.double())
+
+
 def _probes(x: Tensor, model: Model) -> Tensor:
     """Half clean examples, half the same under noise: what attacked inputs look like to the arithmetic."""
     low, high = model.bounds
@@ -154,7 +186,7 @@ def _quantum(model: Model, guide: Model, probes: Tensor, rows: int) -> int:
     if model.batch is not None:
         return model.batch
     quantum = measure_quantum(guide, probes, rows, gradients=True)
-    return quantum if guide is model else max(quantum, measure_quantum(model, probes, rows, gradients=False))
+    return quantum if guide is model else measure_quantum(model, probes, rows, gradients=False, least=quantum)
 
 
 def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: bool) -> TorchModel:
@@ -172,6 +204,8 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: boo
         ("fold batch norm", _folded(fold_batch_norm)),
         ("fold normalisation", _folded(fold_normalisation)),
     ]
+    if model.device.type == "cpu" and probes.ndim == 4:
+        steps.append(("narrow gradients", _folded(narrow_gradients)))
     if count_convolutions(model.module) >= CONVOLUTIONS and probes.ndim == 4:
         steps.append(("channels last", _channels_last))
     if compiled:

@@ -51,6 +51,8 @@ class TorchModel(Model):
     size. example: a few inputs, on which a float64 twin must agree to be of use.
     """
 
+    forks = True
+
     def __init__(
         self,
         module: nn.Module,

@@ -135,7 +135,7 @@ class NormThreat(Threat):
         shown, spare = self.apply(p, x0), self.rounding()
         inside = self.norm.distance(shown - x0) <= self.epsilon * 1.001 + 2 * spare  # float32 rules out what is plainly far
         rows = inside.nonzero()[:, 0]
-        near, origin = shown[rows], x0[rows]
+        near, origin = shown.index_select(0, rows), x0.index_select(0, rows)
         low, high = self.constraints.box(origin, self.bounds)
         boxed = ((near >= low - spare) & (near <= high + spare)).flatten(1).all(1)
         inside[rows] = boxed & (self.norm.distance(near.double() - origin.double()) <= self.epsilon * (1 + 1e-6) + spare)

@@ -175,7 +175,7 @@ class Stripes(Search):
     def move(self, s: State, window: Window, u: Tensor) -> tuple[Tensor, Tensor]:
         here = self.entries(window, u[:, :2])
         low, high = (self.grid.flat(end).gather(2, here) for end in (s.low, s.high))
-        end = torch.where(u[:, 5:, None] < 0.5, low, high)
+        end = torch.lerp(low, high, u[:, 5:, None].round())
         return self.grid.flat(s.x).scatter(2, here, end).view_as(s.x), s.mass
 
     def sides(self, part: float) -> tuple[int, int]:

@@ -62,11 +62,12 @@ class FABT(Attack):
                 x = self._step(oracle, x, x0, threat)
                 hit = (oracle.scores(x).margin > 0).nonzero()[:, 0]
                 if len(hit):
-                    found, centre = x[hit], x0[hit]
+                    found, centre = x.index_select(0, hit), x0.index_select(0, hit)
                     distance = threat.distance(found, centre)
-                    closer = distance < best[hit]
-                    best[hit[closer]], x_best[hit[closer]] = distance[closer], found[closer]
-                    x[hit] = torch.lerp(centre, found, self.beta)
+                    closer = (distance < best[hit]).nonzero()[:, 0]
+                    best[hit[closer]] = distance[closer]
+                    x_best.index_copy_(0, hit[closer], found.index_select(0, closer))
+                    x.index_copy_(0, hit, torch.lerp(centre, found, self.beta))
                 x0, x, x_best, best = oracle.compact(x0, x, x_best, best)
         missed = (best == torch.inf).nonzero()[:, 0]
         x_best[missed] = x[missed]

@@ -1,0 +1,178 @@
+"""The work of one unit: a cohort under one stage, from rows of the data to records. It reads no run and writes none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mohs import attacks
+from mohs.data import Examples
+from mohs.engine.plan import Plan, StagePlan
+from mohs.ledger import Outcome, Status
+from mohs.models import Prepared
+from mohs.oracle import Oracle
+from mohs.rng import Stream
+from mohs.store import SCHEMA, Unit
+from mohs.threat import Goal, Threat, parse_goal
+
+T = TypeVar("T")
+Arrays = dict[str, np.ndarray]
+
+
+class Task(NamedTuple):
+    """One unit. positions: rows of the data; rows: of a micro-batch; known: the successes that earlier stages stored of
+    these examples, ids and points, for a stage that measures."""
+
+    unit: Unit
+    positions: np.ndarray
+    rows: int
+    known: tuple[Arrays, ...] = ()
+
+
+class Done(NamedTuple):
+    """The records of a unit, the successes it stores, and the micro-batch at which it fitted into memory."""
+
+    table: pa.Table
+    examples: Arrays
+    rows: int
+
+
+@dataclass
+class Worker:
+    """Does units, one at a time. deadline: of `time.monotonic`."""
+
+    plan: Plan
+    prepared: Prepared
+    threats: list[Threat]
+    data: Examples
+    deadline: float | None = None
+
+    def do(self, task: Task) -> Done:
+        goal = replace(parse_goal(self.plan.goals[task.unit.goal]), rejected=self.prepared.judge.model.rejected)
+        if task.rows != self.prepared.judge.rows:
+            self.prepared = self.prepared.with_rows(task.rows)
+        if task.unit.stage < 0:
+            table, examples = self._fit(partial(self._clean, task, goal))
+        else:
+            stage = self.plan.threats[task.unit.threat].stages[task.unit.stage]
+            table, examples = self._fit(partial(self._attack, task, stage, goal))
+        return Done(table, examples, self.prepared.judge.rows)
+
+    def _clean(self, task: Task, goal: Goal) -> tuple[pa.Table, Arrays]:
+        """The untouched inputs: clean accuracy, and where the goal is reached already."""
+        x, y, ids = self._rows(task.positions)
+        started = time.perf_counter()
+        logits = self.prepared.judge.reference(x)
+        aim = goal.aim(y, logits, Stream.of(self.plan.seed, ids))
+        verdict = self.prepared.judge.confirm(x, goal, aim)
+        applies, reached = goal.applies(aim).tolist(), verdict.reached.tolist()
+        status = [
+            Status.INAPPLICABLE if not a else Status.BROKEN if r else Status.SURVIVED
+            for a, r in zip(applies, reached, strict=True)
+        ]
+        n = len(x)
+        outcome = Outcome(
+            status=status,
+            reason=["" if a else "the goal does not apply" for a in applies],
+            point=x.cpu(),
+            adversarial=x.cpu(),
+            distance=torch.where(verdict.reached, 0.0, torch.inf).double().cpu(),
+            margin=verdict.margin.cpu(),
+            label=verdict.label.cpu(),
+            hits=verdict.hits.cpu(),
+            trials=verdict.trials.cpu(),
+            queries=verdict.trials.cpu() + 1,
+            queries_to_success=torch.full((n,), -1),
+            forwards=verdict.trials.cpu() + 1,
+            backwards=torch.zeros(n, dtype=torch.int64),
+            seconds=torch.full((n,), (time.perf_counter() - started) / n, dtype=torch.float64),
+        )
+        return _table(outcome, task.unit, "clean", ids, y, aim.target), {}
+
+    def _attack(self, task: Task, stage: StagePlan, goal: Goal) -> tuple[pa.Table, Arrays]:
+        unit, (x, y, ids) = task.unit, self._rows(task.positions)
+        measure = stage.kind == "measure"
+        threat = self.threats[unit.threat]
+        oracle = Oracle.begin(
+            self.prepared,
+            threat.minimal() if measure else threat,
+            goal,
+            x,
+            y,
+            ids=ids,
+            seed=self.plan.seed,
+            stage=f"{self.plan.threats[unit.threat].text}/{self.plan.goals[unit.goal]}/{unit.stage}/{stage.name}",
+            stop=not measure,
+            draws=self.plan.draws,
+            keep_closest=False,
+            deadline=self.deadline,
+        )
+        _recall(oracle, task.known, ids)
+        outcomes = [attacks.make(spec).on(oracle) for spec in stage.attacks]
+        outcome = replace(outcomes[-1], seconds=torch.stack([o.seconds for o in outcomes]).sum(0))
+        hit = outcome.broken
+        stored = {
+            "ids": ids.cpu()[hit],
+            "threat": torch.full((int(hit.sum()),), unit.threat, dtype=torch.int16),
+            "goal": torch.full((int(hit.sum()),), unit.goal, dtype=torch.int16),
+            "adversarial": outcome.adversarial[hit],
+            "point": outcome.point[hit],
+            "distance": outcome.distance[hit],
+            "label": outcome.label[hit],
+        }
+        examples = {name: np.ascontiguousarray(value.numpy()) for name, value in stored.items()} if hit.any() else {}
+        return _table(outcome, unit, stage.name, ids, y, oracle.aim.target), examples
+
+    def _rows(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        at = torch.from_numpy(positions)
+        device = self.prepared.judge.model.device
+        return self.data.x[at].float().to(device), self.data.y[at].to(device), self.data.ids[at].to(device)
+
+    def _fit(self, work: Callable[[], T]) -> T:
+        """Do a piece of work in micro-batches that fit into memory."""
+        while True:
+            try:
+                return work()
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                rows = self.prepared.judge.rows // 2
+                if not _out_of_memory(error) or rows < self.prepared.judge.quantum:
+                    raise
+            self.prepared = self.prepared.with_rows(rows)
+
+
+def _recall(oracle: Oracle, known: tuple[Arrays, ...], ids: Tensor) -> None:
+    """Start from successes of earlier stages."""
+    where = {int(i): row for row, i in enumerate(ids.tolist())}
+    for stored in known:
+        rows = torch.tensor([where[int(i)] for i in stored["ids"]], device=oracle.x0.device)
+        oracle.recall(rows, torch.from_numpy(stored["point"]).to(oracle.x0.device))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+
+
+def _table(outcome: Outcome, unit: Unit, name: str, ids: Tensor, y: Tensor, target: Tensor | None) -> pa.Table:
+    n = len(outcome)
+    columns = {
+        "id": ids.cpu().numpy(),
+        "y": y.cpu().numpy(),
+        "threat": np.full(n, unit.threat),
+        "goal": np.full(n, unit.goal),
+        "target": np.full(n, -1) if target is None else target.cpu().numpy(),
+        "stage": np.full(n, unit.stage),
+        "attack": [name] * n,
+        "status": [str(status) for status in outcome.status],
+        "reason": outcome.reason,
+    }
+    for column in SCHEMA.names[len(columns) :]:
+        columns[column] = getattr(outcome, column).numpy()
+    return pa.Table.from_pydict({f.name: pa.array(columns[f.name]).cast(f.type) for f in SCHEMA}, schema=SCHEMA)
