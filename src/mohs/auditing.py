@@ -191,7 +191,7 @@ def make_job(
     for threat in bound.values():
         threat.check(examples.x)
     goals = _goals(parse_goal(request.goal), subject)
-    processes = most_processes(subject, torch.get_num_threads(), request.rows)
+    processes = 1 if request.compile else most_processes(subject, torch.get_num_threads(), request.rows)
     with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
         prepared = prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile)
         plan = make_plan(

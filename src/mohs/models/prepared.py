@@ -128,12 +128,12 @@ def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True
         keep_freed_memory()
     probes = _probes(x.to(model.device), model)
     log: list[str] = []
-    guide_model = _accelerate(model, probes, log, compile) if accelerate and isinstance(model, TorchModel) else model
+    guide_model = (
+        _accelerate(model, probes, log, rows if compile else 0) if accelerate and isinstance(model, TorchModel) else model
+    )
     measured = probes if model.batch is None else probes[: model.batch]
-    if compile:
-        quantum = rows  # one shape, compiled once
-    else:
-        quantum = 1 if model.random else _quantum(model, guide_model, measured, rows)
+    one_shape = compile and guide_model is not model  # compiled once, for it alone
+    quantum = rows if one_shape else 1 if model.random else _quantum(model, guide_model, measured, rows)
     exact = None if model.random else model.double()
     plain = Batched(model, rows, quantum)
     if model.random:
@@ -189,8 +189,9 @@ def _quantum(model: Model, guide: Model, probes: Tensor, rows: int) -> int:
     return quantum if guide is model else measure_quantum(model, probes, rows, gradients=False, least=quantum)
 
 
-def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: bool) -> TorchModel:
-    """The model after every step that changed nothing worth a word; the reason of each goes to the log."""
+def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: int) -> TorchModel:
+    """The model after every step that changed nothing worth a word; the reason of each goes to the log. compiled: the rows
+    it is compiled for, 0 where it is not."""
     if model.random or isinstance(model.module, torch.jit.ScriptModule):
         log.append("untouched: " + ("random" if model.random else "TorchScript"))
         return model
@@ -199,7 +200,7 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: boo
     except (RuntimeError, TypeError) as error:
         log.append(f"untouched: cannot be copied ({_first_line(error)})")
         return model
-    reference = _response(model, probes)
+    reference = _response(Batched(model, len(probes), 1), probes)
     steps: list[tuple[str, Callable[[nn.Module], nn.Module]]] = [
         ("fold batch norm", _folded(fold_batch_norm)),
         ("fold normalisation", _folded(fold_normalisation)),
@@ -211,9 +212,10 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: boo
     if compiled:
         steps.append(("compile", _compile))
     for name, step in steps:
+        quantum = compiled if name == "compile" else 1
         try:
             candidate = guide.twin(step(guide.module))
-            kept, reason = _same(reference, _response(candidate, probes))
+            kept, reason = _same(reference, _response(Batched(candidate, len(probes), quantum), probes))
         except Exception as error:  # a step may fail in any way: the guide then goes without it
             kept, reason = False, _first_line(error)
         log.append(f"{name}: {'kept' if kept else 'dropped'} ({reason})")
@@ -253,16 +255,16 @@ def _compile(module: nn.Module) -> nn.Module:
         return torch.compile(module, dynamic=False)  # type: ignore[return-value]
 
 
-def _response(model: TorchModel, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _response(model: Batched, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Logits and the gradient of a fixed mix of them, the probes' answer before and after a step."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model.logits(x)
         if not logits.requires_grad:
-            return logits.detach().float(), None
+            return logits.detach(), None
         weights = torch.arange(1, logits.shape[1] + 1, device=x.device).to(logits.dtype).mul(0.618034).frac().sub(0.5)
         gradient = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True)[0]
-    return logits.detach().float(), gradient
+    return logits.detach(), gradient
 
 
 def _same(before: tuple[Tensor, Tensor | None], after: tuple[Tensor, Tensor | None]) -> tuple[bool, str]:
