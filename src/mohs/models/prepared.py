@@ -205,12 +205,13 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: int
         ("fold batch norm", _folded(fold_batch_norm)),
         ("fold normalisation", _folded(fold_normalisation)),
     ]
-    if model.device.type == "cpu" and probes.ndim == 4:
-        steps.append(("narrow gradients", _folded(narrow_gradients)))
-    if count_convolutions(model.module) >= CONVOLUTIONS and probes.ndim == 4:
-        steps.append(("channels last", _channels_last))
     if compiled:
-        steps.append(("compile", _compile))
+        steps.append(("compile", _compile))  # which chooses layouts and gradients of its own
+    elif probes.ndim == 4:
+        if model.device.type == "cpu":
+            steps.append(("narrow gradients", _folded(narrow_gradients)))
+        if count_convolutions(model.module) >= CONVOLUTIONS:
+            steps.append(("channels last", _channels_last))
     for name, step in steps:
         quantum = compiled if name == "compile" else 1
         try:
