@@ -74,7 +74,7 @@ ROWS: dict[str, Row] = {
     "ni-fgsm": Row({}, budgets("linf"), {"linf": EXACT}),
     "acg": Row({"steps": 20}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.05}, random=True),
     "pgd-optimizer": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.3, "l1": 3.0}),
-    "jitter": Row({"steps": 20}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.1}, random=True),
+    "jitter": Row({"steps": 20, "scale": 3.0}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.1}, random=True),
     "gama": Row({"steps": 20}, budgets("linf"), {"linf": EXACT}, random=True),
     "slide": Row({"steps": 30}, budgets("l1"), {"l1": 1.05}, random=True),
     "pgd-l0": Row({"steps": 30}, budgets("l0"), {"l0": 3.0}, random=True),

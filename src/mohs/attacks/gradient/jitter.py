@@ -24,6 +24,7 @@ class Jitter(Attack):
     The paper divides the loss of misclassified examples by the norm of their change, to bring it down; here such a row
     has reached its goal and is done, and in a stopped attack the division never comes about. The constants 10 and 0.1
     are the paper's; its number and size of steps were not to be had, and are those of PGD.
+    A class that is far from likely has next to no gradient at this scale: take a smaller one for targeted goals.
     Schwinn, Raab, Nguyen, Zanca, Eskofier, 2021, arXiv:2105.10304.
     """
 
