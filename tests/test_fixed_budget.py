@@ -178,6 +178,13 @@ def test_the_perturbation_is_projected_and_not_added_up() -> None:
             assert torch.allclose(p, torch.tensor([[0.5, -0.5]])), name
 
 
+def test_the_optimiser_goes_on_from_the_projected_point() -> None:
+    """From 0 to 0.75, cut to 0.5, beyond the top of the hill: the way back is from 0.5."""
+    module = Recorder(torch.tensor([1.0]), c=4.0)
+    seen = path(module, OptimizerPGD(steps=2, optimizer="sgd", rate=1.5), torch.zeros(1, 1), "linf:0.5")
+    assert [float(p) for p in seen] == pytest.approx([0.0, 0.5, -0.25])
+
+
 def test_gradients_that_vanish_do_not_matter_where_they_are_normalised() -> None:
     module, x0 = Recorder(torch.tensor([1e-12, -1e-12])), torch.zeros(1, 2)
     moved = path(module, OptimizerPGD(steps=3, optimizer="sgd"), x0, "linf:0.5")[-1]
