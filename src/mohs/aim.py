@@ -8,12 +8,13 @@ from torch import Tensor
 
 
 class Aim(NamedTuple):
-    """Per-row data of goal and loss. y, target, toward [rows] int64; reference [rows, classes] float32."""
+    """Per-row data of goal and loss. y, target, toward [rows] int64; reference, noise [rows, classes] float32."""
 
     y: Tensor  # the true label
     target: Tensor | None = None  # the class the goal wants
     toward: Tensor | None = None  # the class this try moves to; success is still the goal's to say
     reference: Tensor | None = None  # clean logits
+    noise: Tensor | None = None  # what a loss that is random adds to the scores at this step
 
     @property
     def wanted(self) -> Tensor | None:

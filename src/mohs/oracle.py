@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ CARRY = 8  # steps that fewer closed rows are carried at most
 
 
 NOTHING = torch.empty(0)
+
+Transform = Callable[[Tensor, Stream], Tensor]  # inputs [n, *input] and the streams of their rows -> inputs
 
 
 class Answer(NamedTuple):
@@ -151,9 +153,12 @@ class Oracle:
         self.keep(kept)
         return tuple(value.index_select(0, kept) for value in state)
 
-    def gradient(self, p: Tensor, loss: Loss, rows: Tensor | None = None) -> Answer:
-        """Margin, logits, loss and its gradient at points p; candidate i belongs to row rows[i] (row i without)."""
-        return self._ask(p, rows, self.guide, Knowledge.GRADIENT, loss)
+    def gradient(self, p: Tensor, loss: Loss, rows: Tensor | None = None, *, transform: Transform | None = None) -> Answer:
+        """Margin, logits, loss and its gradient at points p; candidate i belongs to row rows[i] (row i without).
+
+        transform: a change of the input, differentiable, on its way to the model. What is answered then is the model's
+        word on the changed input and says nothing of p, so that no success is looked for."""
+        return self._ask(p, rows, self.guide, Knowledge.GRADIENT, loss, transform)
 
     def jacobian(self, p: Tensor, classes: Tensor, rows: Tensor | None = None) -> Answer:
         """Gradients of the logits of `classes` [n, K], at one forward and K backward passes."""
@@ -242,7 +247,15 @@ class Oracle:
             self.ledger.close(self.ids[self.open], "undecided: the time is up")
         return not late
 
-    def _ask(self, p: Tensor, rows: Tensor | None, model: Batched, level: Knowledge, want: Loss | Tensor | None) -> Answer:
+    def _ask(
+        self,
+        p: Tensor,
+        rows: Tensor | None,
+        model: Batched,
+        level: Knowledge,
+        want: Loss | Tensor | None,
+        transform: Transform | None = None,
+    ) -> Answer:
         self._grant(model, level)
         live = self.open
         keep = live if rows is None else live[rows]
@@ -258,7 +271,7 @@ class Oracle:
         parts = []
         for start in range(0, len(q), model.rows):
             span = slice(start, start + model.rows)
-            parts.append(self._answer(q[span], span if r is None else r[span], model, level, want, index[span]))
+            parts.append(self._answer(q[span], span if r is None else r[span], model, level, want, index[span], transform))
         answer = parts[0] if len(parts) == 1 else _cat(parts)
         backwards = 0 if level < Knowledge.GRADIENT else want.shape[1] if isinstance(want, Tensor) else 1
         ids = self.ids if r is None else self.ids[r]
@@ -267,21 +280,26 @@ class Oracle:
         else:
             self.ledger.count(ids, self.draws, self.draws * backwards)
         self._inspect(ids, answer)
-        if self.judged and (self.threat.knowledge > Knowledge.TRANSFER or level == Knowledge.TRANSFER):
+        if transform is None and self.judged and (self.threat.knowledge > Knowledge.TRANSFER or level == Knowledge.TRANSFER):
             self._note(q, r, ids, answer.margin, once=rows is None)
         return answer if whole else _scatter(answer, index, len(p))
 
     def _grant(self, model: Batched, level: Knowledge) -> None:
-        granted = self.threat.knowledge
-        if granted == Knowledge.TRANSFER and model is not self.judge:
-            return  # a surrogate of the adversary's own
-        if level > granted:
+        granted, own = self.threat.knowledge, model is not self.judge
+        if level > granted and not (granted == Knowledge.TRANSFER and own):  # a surrogate is the adversary's own
             raise Refused(f"the attack asks for {level}, and the threat {self.threat} grants {granted} of the model")
         if level > model.model.gives:
             raise Refused(f"the attack asks for {level}, and the model {model.model.name} gives {model.model.gives}")
 
     def _answer(
-        self, q: Tensor, r: Tensor | slice, model: Batched, level: Knowledge, want: Loss | Tensor | None, at: Tensor
+        self,
+        q: Tensor,
+        r: Tensor | slice,
+        model: Batched,
+        level: Knowledge,
+        want: Loss | Tensor | None,
+        at: Tensor,
+        transform: Transform | None,
     ) -> Answer:
         """Ask about one micro-batch."""
         x0 = self.x0[r]
@@ -289,11 +307,11 @@ class Oracle:
         if isinstance(want, Tensor):
             want = want[at]
         if self.draws == 1 and not model.model.random:
-            return self._once(q, x0, aim, model, level, want, None)
+            return self._once(q, x0, aim, model, level, want, None, _bound(transform, Stream(self.stream.keys[r])))
         calls = self.ledger.queries[self.ids[r]]  # by the row's own count: fresh at every call
         draws = [Stream(self.stream.keys[r] ^ calls).at("draw", k) for k in range(self.draws)]
         with torch.random.fork_rng():
-            return _mean([self._once(q, x0, aim, model, level, want, draw) for draw in draws])
+            return _mean([self._once(q, x0, aim, model, level, want, draw, _bound(transform, draw)) for draw in draws])
 
     def _once(
         self,
@@ -304,23 +322,31 @@ class Oracle:
         level: Knowledge,
         want: Loss | Tensor | None,
         draw: Stream | None,
+        change: Callable[[Tensor], Tensor],
     ) -> Answer:
         """One forward pass, and the backward ones wanted."""
         if draw is not None:
             torch.manual_seed(int(draw.keys[0]))  # a random module draws from torch's own generator
         if level == Knowledge.GRADIENT:
-            return self._differentiate(q, x0, aim, model, want, draw)
+            return self._differentiate(q, x0, aim, model, want, draw, change)
         with torch.no_grad():
             logits = model.logits(self.threat.apply(q, x0, draw))
             loss = NOTHING if want is None or isinstance(want, Tensor) else want(logits, aim)
         return Answer(self.goal.margin(logits, aim), logits, loss)
 
     def _differentiate(
-        self, q: Tensor, x0: Tensor, aim: Aim, model: Batched, want: Loss | Tensor | None, draw: Stream | None
+        self,
+        q: Tensor,
+        x0: Tensor,
+        aim: Aim,
+        model: Batched,
+        want: Loss | Tensor | None,
+        draw: Stream | None,
+        change: Callable[[Tensor], Tensor],
     ) -> Answer:
         point = q.detach().requires_grad_()
         with torch.enable_grad():
-            logits = model.logits(self.threat.apply(point, x0, draw))
+            logits = model.logits(change(self.threat.apply(point, x0, draw)))
             if not logits.requires_grad:
                 raise Refused(f"the model {model.model.name} gives no gradient: its output does not depend on the input")
             if isinstance(want, Tensor):
@@ -413,6 +439,10 @@ def _verdict(fits: bool, broken: bool, doubted: bool, failure: str | None) -> tu
     if doubted:
         return Status.UNDECIDED, "rounding: the goal was reached in float32 and not beyond its rounding"
     return Status.SURVIVED, ""
+
+
+def _bound(transform: Transform | None, stream: Stream) -> Callable[[Tensor], Tensor]:
+    return (lambda x: x) if transform is None else (lambda x: transform(x, stream))
 
 
 def _cat(parts: list[Answer]) -> Answer:

@@ -15,12 +15,21 @@ from mohs.errors import RequestError, UnknownName
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
     from mohs.attacks.blackbox.square import Square
+    from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
+    from mohs.attacks.gradient.gama import GAMA
+    from mohs.attacks.gradient.jitter import Jitter
+    from mohs.attacks.gradient.mifgsm import MIFGSM, NIFGSM
+    from mohs.attacks.gradient.optimizer import OptimizerPGD
     from mohs.attacks.gradient.pgd import BIM, PGD
+    from mohs.attacks.gradient.slide import SLIDE
     from mohs.attacks.minimal.bisection import Bisection
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.fab import FABT
+    from mohs.attacks.sparse.pgd_l0 import PGDL0
+    from mohs.attacks.sparse.sparse_rs import SparseRS
+    from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
 
 TABLE: dict[str, str] = {
     "fgsm": "mohs.attacks.gradient.fgsm:FGSM",
@@ -31,6 +40,20 @@ TABLE: dict[str, str] = {
     "fab-t": "mohs.attacks.minimal.fab:FABT",
     "square": "mohs.attacks.blackbox.square:Square",
     "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
+    "mi-fgsm": "mohs.attacks.gradient.mifgsm:MIFGSM",
+    "ni-fgsm": "mohs.attacks.gradient.mifgsm:NIFGSM",
+    "acg": "mohs.attacks.gradient.acg:ACG",
+    "pgd-optimizer": "mohs.attacks.gradient.optimizer:OptimizerPGD",
+    "jitter": "mohs.attacks.gradient.jitter:Jitter",
+    "gama": "mohs.attacks.gradient.gama:GAMA",
+    "slide": "mohs.attacks.gradient.slide:SLIDE",
+    "pgd-l0": "mohs.attacks.sparse.pgd_l0:PGDL0",
+    "sparse-rs": "mohs.attacks.sparse.sparse_rs:SparseRS",
+    "di-fgsm": "mohs.attacks.transfer.fgsm:DIFGSM",
+    "ti-fgsm": "mohs.attacks.transfer.fgsm:TIFGSM",
+    "si-fgsm": "mohs.attacks.transfer.fgsm:SIFGSM",
+    "vmi-fgsm": "mohs.attacks.transfer.fgsm:VMIFGSM",
+    "vni-fgsm": "mohs.attacks.transfer.fgsm:VNIFGSM",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -80,15 +103,29 @@ def __getattr__(name: str) -> type[Attack]:
 
 
 __all__ = [
+    "ACG",
     "APGD",
     "BIM",
+    "DIFGSM",
     "FABT",
     "FGSM",
+    "GAMA",
+    "MIFGSM",
+    "NIFGSM",
     "PGD",
+    "PGDL0",
+    "SIFGSM",
+    "SLIDE",
     "TABLE",
+    "TIFGSM",
+    "VMIFGSM",
+    "VNIFGSM",
     "APGDTargeted",
     "Bisection",
     "DeepFool",
+    "Jitter",
+    "OptimizerPGD",
+    "SparseRS",
     "Square",
     "find",
     "make",

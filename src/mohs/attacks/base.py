@@ -60,7 +60,7 @@ class Attack(ABC):
             raise Refused(f"{name} moves in {', '.join(self.sets)}, and the threat is {threat}")
         if threat.knowledge != Knowledge.TRANSFER and self.knowledge > threat.knowledge:
             raise Refused(f"{name} needs {self.knowledge}, and the threat {threat} grants {threat.knowledge}")
-        if self.knowledge > model.gives:
+        if threat.knowledge != Knowledge.TRANSFER and self.knowledge > model.gives:  # else the surrogate is asked
             raise Refused(f"{name} needs {self.knowledge}, and the model {model.name} gives {model.gives}")
         if not self.minimal and threat.epsilon == torch.inf:
             raise Refused(f"{name} spends a budget, and the threat {threat} has none; give it an epsilon")

@@ -87,11 +87,11 @@ class APGD(Attack):
             x_old, x, f_old = x, z, f
             f, g = self._ascent(oracle, x)
             rises += f > f_old
-            _keep(f > f_best, (x_best, x), (g_best, g), (f_best, f))
+            adopt(f > f_best, (x_best, x), (g_best, g), (f_best, f))
             if k + 1 in ends:
                 stalled = (rises <= self.rho * (k + 1 - last)) | ~halved & (f_best <= f_last)
                 eta[stalled] /= 2
-                _keep(stalled, (x, x_best), (g, g_best))
+                adopt(stalled, (x, x_best), (g, g_best))
                 halved, f_last, last = stalled, f_best.clone(), k + 1
                 rises.zero_()
             x0, x, x_old, x_best, g, g_best, f, f_best, f_last, eta, rises, halved = oracle.compact(
@@ -113,13 +113,13 @@ class APGD(Attack):
             direction, moved = _sparse_sign(threat.constraints.mutable(g), kept)
             x = threat.project(direction.mul_(per_row(threat.epsilon * eta / moved, x)).add_(x), x0)
             f, g = self._ascent(oracle, x)
-            _keep(f > f_best, (x_best, x), (g_best, g), (f_best, f))
+            adopt(f > f_best, (x_best, x), (g_best, g), (f_best, f))
             if (k + 1) % every == 0:
                 before, support = support, _support(x_best, x0)
                 sparser = support < 0.95 * before
                 eta = torch.where(sparser, 1.0, (eta / 1.5).clamp(min=0.1))
                 kept = (2 * support + 2) // 3
-                _keep(sparser, (x, x_best), (g, g_best))
+                adopt(sparser, (x, x_best), (g, g_best))
             x0, x, x_best, g, g_best, f_best, eta, support, kept = oracle.compact(
                 x0, x, x_best, g, g_best, f_best, eta, support, kept
             )
@@ -177,7 +177,7 @@ def _multi_epsilon(steps: int) -> list[tuple[int, int]]:
     return [(3, first), (2, second), (1, steps - first - second)]
 
 
-def _keep(chosen: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
+def adopt(chosen: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
     """The chosen rows of each pair's second tensor into its first; nothing else is touched."""
     rows = chosen.nonzero()[:, 0]
     if len(rows):

@@ -1,0 +1,1 @@
+"""Attacks made on a surrogate, for a model that is never asked."""
