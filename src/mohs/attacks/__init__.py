@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.fgsm import FGSM
     from mohs.attacks.gradient.pgd import BIM, PGD
     from mohs.attacks.minimal.bisection import Bisection
+    from mohs.attacks.minimal.cw import CW
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.fab import FABT
 
@@ -31,6 +32,7 @@ TABLE: dict[str, str] = {
     "fab-t": "mohs.attacks.minimal.fab:FABT",
     "square": "mohs.attacks.blackbox.square:Square",
     "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
+    "cw": "mohs.attacks.minimal.cw:CW",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -82,6 +84,7 @@ def __getattr__(name: str) -> type[Attack]:
 __all__ = [
     "APGD",
     "BIM",
+    "CW",
     "FABT",
     "FGSM",
     "PGD",
