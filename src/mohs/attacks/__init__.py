@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.pgd import BIM, PGD
     from mohs.attacks.minimal.bisection import Bisection
     from mohs.attacks.minimal.cw import CW
+    from mohs.attacks.minimal.cw_l0 import CWL0
+    from mohs.attacks.minimal.cw_linf import CWLinf
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.fab import FABT
 
@@ -33,6 +35,8 @@ TABLE: dict[str, str] = {
     "square": "mohs.attacks.blackbox.square:Square",
     "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
     "cw": "mohs.attacks.minimal.cw:CW",
+    "cw-linf": "mohs.attacks.minimal.cw_linf:CWLinf",
+    "cw-l0": "mohs.attacks.minimal.cw_l0:CWL0",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -85,12 +89,14 @@ __all__ = [
     "APGD",
     "BIM",
     "CW",
+    "CWL0",
     "FABT",
     "FGSM",
     "PGD",
     "TABLE",
     "APGDTargeted",
     "Bisection",
+    "CWLinf",
     "DeepFool",
     "Square",
     "find",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from mohs.models import Model
 from mohs.oracle import Oracle
 from mohs.threat import Goal, Threat
 
-CHECKS = 10  # looks a search step at whether the loss still falls
+LOOKS = 10  # in a search step, at whether the loss still falls
 FALLS = 0.9999  # of the loss at the last look
 
 
@@ -58,41 +58,52 @@ class CW(Attack):
         check_confidence(self.confidence)
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
-        x, c = threat.origin(x0), torch.full((len(x0),), self.initial_const, dtype=torch.float64, device=x0.device)
-        low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
-        for k in oracle.steps(self.search_steps):
-            if k == self.search_steps - 1 >= 9:
-                c = torch.where(high < torch.inf, high, c)
-            reached, x = self._descend(oracle, threat, c)
-            high, low = torch.where(reached, c, high), torch.where(reached, low, c)
-            c = torch.where(high < torch.inf, (low + high) / 2, 10 * c)
-            x, c, low, high = oracle.compact(x, c, low, high)
-        return x
-
-    def _descend(self, oracle: Oracle, threat: Threat, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Adam at one c: whether each row succeeded anywhere on its way, and its last point."""
-        part, rows = replace(oracle), torch.arange(len(c), device=c.device)  # rows: where those of part stand in oracle
-        box, loss = TanhBox.of(oracle.x0, threat), toward(oracle.goal, self.objective)
-        w, x, last = box.variable(oracle.x0), oracle.x0, threat.origin(oracle.x0)
-        adam, reached, before = Adam(w, self.learning_rate), torch.zeros_like(c, dtype=torch.bool), torch.full_like(c, torch.inf)
-        for k in part.steps(self.steps):
+        box, loss = TanhBox.of(x0, threat), toward(oracle.goal, self.objective)
+        start, x, last = box.variable(x0), x0, threat.origin(x0)
+        w, adam = start.clone(), Adam(start, self.learning_rate)
+        c = torch.full((len(x0),), self.initial_const, dtype=torch.float64, device=x0.device)
+        low, high, before = torch.zeros_like(c), torch.full_like(c, torch.inf), torch.full_like(c, torch.inf)
+        clock, search = torch.zeros_like(c, dtype=torch.int64), torch.zeros_like(c, dtype=torch.int64)
+        reached = torch.zeros_like(c, dtype=torch.bool)
+        part, rows = oracle.part(), torch.arange(len(c), device=c.device)  # rows: where those of part stand in oracle
+        for _ in part.steps(self.search_steps * self.steps):
             x, slope = box.point(w)
             answer = part.gradient(x, loss)
-            reached[rows] |= answer.margin > 0
+            reached |= answer.margin > 0
             change = x - part.x0
-            if self.abort_early and k % max(1, self.steps // CHECKS) == 0:
-                value = length(change).square_() - c * answer.loss
-                falls = (value <= FALLS * before) & part.open
-                before = value
-                if not falls.all():
-                    last[rows] = x
-                    kept = falls.nonzero()[:, 0]
-                    part.keep(kept)
-                    adam.keep(kept)
-                    box, rows, c, w, before = box.take(kept), rows[kept], c[kept], w[kept], before[kept]
-                    x, slope, change = x[kept], slope[kept], change[kept]
-                    answer = answer._replace(gradient=answer.gradient[kept])
+            ended = self._stalled(clock, change, c, answer.loss, before)
+            clock += 1
+            ended |= clock >= self.steps
             g = answer.gradient.mul_(per_row(-c.to(x.dtype), x)).add_(change, alpha=2).mul_(slope)
             w += adam.step(g)
+            if not ended.any():
+                continue
+            high, low = torch.where(ended & reached, c, high), torch.where(ended & ~reached, c, low)
+            search += ended
+            following = torch.where(high < torch.inf, (low + high) / 2, 10 * c)
+            if self.search_steps >= 10:
+                following = torch.where((search == self.search_steps - 1) & (high < torch.inf), high, following)
+            c = torch.where(ended, following, c)
+            w[ended] = start[ended]
+            adam.restart(ended)
+            clock[ended], before[ended], reached[ended] = 0, torch.inf, False
+            kept = ((search < self.search_steps) & part.open).nonzero()[:, 0]
+            if len(kept) < len(c):
+                last[rows] = x
+                part.keep(kept)
+                adam.keep(kept)
+                box, rows, x, w, start = box.take(kept), rows[kept], x[kept], w[kept], start[kept]
+                c, low, high, before = c[kept], low[kept], high[kept], before[kept]
+                clock, search, reached = clock[kept], search[kept], reached[kept]
         last[rows] = x
-        return reached, last
+        return last
+
+    def _stalled(self, clock: Tensor, change: Tensor, c: Tensor, loss: Tensor, before: Tensor) -> Tensor:
+        """[rows] bool: where it is time to look and the loss no longer falls. Notes the loss in `before`."""
+        stalled = torch.zeros_like(clock, dtype=torch.bool)
+        look = (clock % max(1, self.steps // LOOKS) == 0).nonzero()[:, 0]
+        if self.abort_early and len(look):
+            value = length(change[look]).square_() - c[look] * loss[look]
+            stalled[look] = value > FALLS * before[look]
+            before[look] = value
+        return stalled
