@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.cw_l0 import CWL0
     from mohs.attacks.minimal.cw_linf import CWLinf
     from mohs.attacks.minimal.deepfool import DeepFool
+    from mohs.attacks.minimal.ead import EAD
     from mohs.attacks.minimal.fab import FABT
+    from mohs.attacks.minimal.jsma import JSMA
+    from mohs.attacks.minimal.lbfgs import LBFGS
 
 TABLE: dict[str, str] = {
     "fgsm": "mohs.attacks.gradient.fgsm:FGSM",
@@ -37,6 +40,9 @@ TABLE: dict[str, str] = {
     "cw": "mohs.attacks.minimal.cw:CW",
     "cw-linf": "mohs.attacks.minimal.cw_linf:CWLinf",
     "cw-l0": "mohs.attacks.minimal.cw_l0:CWL0",
+    "ead": "mohs.attacks.minimal.ead:EAD",
+    "lbfgs": "mohs.attacks.minimal.lbfgs:LBFGS",
+    "jsma": "mohs.attacks.minimal.jsma:JSMA",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -90,8 +96,11 @@ __all__ = [
     "BIM",
     "CW",
     "CWL0",
+    "EAD",
     "FABT",
     "FGSM",
+    "JSMA",
+    "LBFGS",
     "PGD",
     "TABLE",
     "APGDTargeted",

@@ -9,16 +9,13 @@ from torch import Tensor
 
 from mohs.attacks.adam import Adam
 from mohs.attacks.base import Attack
-from mohs.attacks.minimal.objective import TanhBox, check_confidence, toward
+from mohs.attacks.minimal.objective import ConstantSearch, Descent, TanhBox, check_confidence, toward
 from mohs.geometry import per_row
 from mohs.geometry.solve import length
 from mohs.losses import Loss, f6
 from mohs.models import Model
 from mohs.oracle import Oracle
 from mohs.threat import Goal, Threat
-
-LOOKS = 10  # in a search step, at whether the loss still falls
-FALLS = 0.9999  # of the loss at the last look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,49 +58,28 @@ class CW(Attack):
         box, loss = TanhBox.of(x0, threat), toward(oracle.goal, self.objective)
         start, x, last = box.variable(x0), x0, threat.origin(x0)
         w, adam = start.clone(), Adam(start, self.learning_rate)
-        c = torch.full((len(x0),), self.initial_const, dtype=torch.float64, device=x0.device)
-        low, high, before = torch.zeros_like(c), torch.full_like(c, torch.inf), torch.full_like(c, torch.inf)
-        clock, search = torch.zeros_like(c, dtype=torch.int64), torch.zeros_like(c, dtype=torch.int64)
-        reached = torch.zeros_like(c, dtype=torch.bool)
-        part, rows = oracle.part(), torch.arange(len(c), device=c.device)  # rows: where those of part stand in oracle
+        search = ConstantSearch(x0, self.initial_const, self.search_steps)
+        descent = Descent(x0, self.steps, self.abort_early)
+        part, rows = oracle.part(), torch.arange(len(x0), device=x0.device)  # rows: where those of part stand in oracle
         for _ in part.steps(self.search_steps * self.steps):
             x, slope = box.point(w)
             answer = part.gradient(x, loss)
-            reached |= answer.margin > 0
-            change = x - part.x0
-            ended = self._stalled(clock, change, c, answer.loss, before)
-            clock += 1
-            ended |= clock >= self.steps
+            search.reached |= answer.margin > 0
+            change, c, f = x - part.x0, search.c, -answer.loss
+            due = descent.due
+            ended = descent.ended(due, length(change[due]).square_() + (c * f)[due])
             g = answer.gradient.mul_(per_row(-c.to(x.dtype), x)).add_(change, alpha=2).mul_(slope)
             w += adam.step(g)
             if not ended.any():
                 continue
-            high, low = torch.where(ended & reached, c, high), torch.where(ended & ~reached, c, low)
-            search += ended
-            following = torch.where(high < torch.inf, (low + high) / 2, 10 * c)
-            if self.search_steps >= 10:
-                following = torch.where((search == self.search_steps - 1) & (high < torch.inf), high, following)
-            c = torch.where(ended, following, c)
+            search.end(ended)
             w[ended] = start[ended]
             adam.restart(ended)
-            clock[ended], before[ended], reached[ended] = 0, torch.inf, False
-            kept = ((search < self.search_steps) & part.open).nonzero()[:, 0]
-            if len(kept) < len(c):
+            kept = (search.going & part.open).nonzero()[:, 0]
+            if len(kept) < len(w):
                 last[rows] = x
-                part.keep(kept)
-                adam.keep(kept)
+                for state in (part, adam, search, descent):
+                    state.keep(kept)
                 box, rows, x, w, start = box.take(kept), rows[kept], x[kept], w[kept], start[kept]
-                c, low, high, before = c[kept], low[kept], high[kept], before[kept]
-                clock, search, reached = clock[kept], search[kept], reached[kept]
         last[rows] = x
         return last
-
-    def _stalled(self, clock: Tensor, change: Tensor, c: Tensor, loss: Tensor, before: Tensor) -> Tensor:
-        """[rows] bool: where it is time to look and the loss no longer falls. Notes the loss in `before`."""
-        stalled = torch.zeros_like(clock, dtype=torch.bool)
-        look = (clock % max(1, self.steps // LOOKS) == 0).nonzero()[:, 0]
-        if self.abort_early and len(look):
-            value = length(change[look]).square_() - c[look] * loss[look]
-            stalled[look] = value > FALLS * before[look]
-            before[look] = value
-        return stalled

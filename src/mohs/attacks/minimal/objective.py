@@ -47,6 +47,68 @@ def check_confidence(confidence: float) -> None:
         raise RequestError(f"confidence is a number of logits, 0 or more, not {confidence}")
 
 
+class ConstantSearch:
+    """The weight c of the objective, an example its own: to the middle of its bracket after a success, tenfold until there is
+    one. With ten tries or more the last takes the least c that succeeded, as in the authors' code."""
+
+    def __init__(self, like: Tensor, initial: float, tries: int) -> None:
+        self.tries = tries
+        self.c = torch.full((len(like),), initial, dtype=torch.float64, device=like.device)
+        self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
+        self.reached = torch.zeros_like(self.c, dtype=torch.bool)  # anywhere in this try
+        self.tried = torch.zeros_like(self.c, dtype=torch.int64)
+
+    @property
+    def going(self) -> Tensor:
+        """[rows] bool: tries are left."""
+        return self.tried < self.tries
+
+    def end(self, rows: Tensor) -> None:
+        """The try of these rows [n] bool is over: give them their next c."""
+        self.high = torch.where(rows & self.reached, self.c, self.high)
+        self.low = torch.where(rows & ~self.reached, self.c, self.low)
+        self.tried += rows
+        bracketed = self.high < torch.inf
+        following = torch.where(bracketed, (self.low + self.high) / 2, 10 * self.c)
+        if self.tries >= 10:
+            following = torch.where(bracketed & (self.tried == self.tries - 1), self.high, following)
+        self.c = torch.where(rows, following, self.c)
+        self.reached &= ~rows
+
+    def keep(self, rows: Tensor) -> None:
+        self.c, self.low, self.high = self.c[rows], self.low[rows], self.high[rows]
+        self.reached, self.tried = self.reached[rows], self.tried[rows]
+
+
+class Descent:
+    """The clock of each row's try, and the looks at whether its loss still falls: ten a try, by a ten-thousandth each."""
+
+    LOOKS, FALLS = 10, 0.9999
+
+    def __init__(self, like: Tensor, steps: int, abort_early: bool) -> None:
+        self.steps, self.abort_early = steps, abort_early
+        self.clock = torch.zeros(len(like), dtype=torch.int64, device=like.device)
+        self.before = torch.full((len(like),), torch.inf, dtype=torch.float64, device=like.device)
+
+    @property
+    def due(self) -> Tensor:
+        """The rows, by index, at whose loss it is time to look."""
+        looks = self.clock % max(1, self.steps // self.LOOKS) == 0 if self.abort_early else self.clock < 0
+        return looks.nonzero()[:, 0]
+
+    def ended(self, due: Tensor, loss: Tensor) -> Tensor:
+        """Count a step; the rows [n] bool whose try is over. loss: of the rows due, float64."""
+        over = self.clock + 1 >= self.steps
+        over[due] |= loss > self.FALLS * self.before[due]
+        self.before[due] = loss
+        self.clock += 1
+        self.clock[over], self.before[over] = 0, torch.inf
+        return over
+
+    def keep(self, rows: Tensor) -> None:
+        self.clock, self.before = self.clock[rows], self.before[rows]
+
+
 @dataclass(frozen=True)
 class TanhBox:
     """x = middle + half tanh(w), which lies in the box of bounds and constraints for every w. Entries that may not change
