@@ -70,11 +70,11 @@ ROWS: dict[str, Row] = {
         {"queries": 150, "rescale_schedule": True}, budgets("linf", "l2", "l1"), {"linf": 1.5, "l2": 2.5, "l1": 3.0}, random=True
     ),
     "deepfool": Row({}, (*free("linf", "l2"), "l2:0.25"), {"linf": 1.02 * EXACT, "l2": 1.02 * EXACT}),
-    "cw": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1}, (*free("l2"), "l2:0.25"), {"l2": 1.02}),
-    "cw-linf": Row({"steps": 60, "initial_const": 0.01, "iterations": 600}, (*free("linf"), "linf:0.03"), {"linf": 1.12}),
-    "cw-l0": Row({"steps": 60, "initial_const": 0.1, "iterations": 400}, (*free("l0"), "l0:20"), {"l0": 1.0}),
-    "ead": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1}, (*free("l1"), "l1:2"), {"l1": 1.05}),
-    "lbfgs": Row({"search_steps": 5, "steps": 20}, (*free("l2"), "l2:0.4"), {"l2": 1.05}),
+    "cw": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1}, (*free("l2"), "l2:0.25"), {"l2": 1.03}),
+    "cw-linf": Row({"steps": 40, "initial_const": 0.01, "iterations": 250}, (*free("linf"), "linf:0.03"), {"linf": 1.15}),
+    "cw-l0": Row({"steps": 30, "initial_const": 0.1, "iterations": 250}, (*free("l0"), "l0:20"), {"l0": 2.0}),
+    "ead": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1, "beta": 0.02}, (*free("l1"), "l1:2"), {"l1": 1.1}),
+    "lbfgs": Row({"search_steps": 9, "steps": 15, "initial_const": 1.0}, (*free("l2"), "l2:0.4"), {"l2": 1.1}),
     "jsma": Row({"gamma": 0.5}, (*free("l0"), "l0:20"), {"l0": 2.0}),
     "bisection": Row(
         {"steps": 12},
