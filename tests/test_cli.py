@@ -247,6 +247,9 @@ WRONG = [
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--loss", "dlrr"], "did you mean 'dlr'"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--steps"], "given as --name value"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "lnif:0.1"], "did you mean 'linf'"),
+    (["attack", "pgd", "demo", "--data", "digits"], "give it one by --threat"),
+    (["attack", "cw", "demo", "--data", "digits", "--objective", "f9"], "did you mean 'f"),
+    (["attack", "cw", "demo", "--data", "digits", "--target", "3", "--goal", "topk:2"], "--target 3 is short for"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:inf"], "has none; give it an epsilon"),
     (["attack", "deepfool", "demo", "--data", "digits", "--threat", "l1:3"], "moves in linf, l2"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--outputs", "logit"], "logits"),
@@ -483,6 +486,18 @@ def test_one_attack_keeps_what_it_made(mohs_: Mohs, tmp_path: Path, threat: str,
     assert more["forwards"] >= told["forwards"]
     said = mohs_(*words, "--steps", "5")
     assert "broken, accuracy left" in said.out
+
+
+def test_an_objective_a_confidence_and_a_target_by_their_names(mohs_: Mohs, tmp_path: Path):
+    words = ["--objective", "f6", "--confidence", "1", "--target", "3", "--search-steps", "3", "--initial-const", "10"]
+    out = tmp_path / "adv.safetensors"
+    done = mohs_("attack", "cw", "demo", "--data", "digits", "--limit", "8", *words, "--steps", "40", "--out", out, "--json")
+    assert done.json["threat"] == "l2:inf"
+    assert done.json["goal"] == "targeted:3"
+    assert done.json["broken"] > 0
+    kept = load_file(out)
+    logits = demo.load_demo()(kept["adversarial"])[kept["broken"]].detach()
+    assert bool((logits[:, 3] - logits.index_fill(1, torch.tensor([3]), -torch.inf).amax(1) > 1).all())
 
 
 def test_an_attack_of_other_options_and_goals(mohs_: Mohs):

@@ -5,6 +5,7 @@ Each moves away from `aim.y`, or to `aim.wanted` where the goal or this try of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -62,11 +63,71 @@ def dlr_targeted(logits: Tensor, aim: Aim) -> Tensor:
     return (pick(logits, aim.wanted) - pick(logits, aim.y)) / gap
 
 
+# The seven objectives of Carlini & Wagner, S&P 2017, arXiv:1608.04644, section IV-A, which they minimise: here negated,
+# so that all are climbed. F are probabilities, Z logits, t the class wanted, or the likeliest but y where none is named,
+# against y. Each is at its top, or past 0, where t wins (f1, f4, f5: where t has half of the probability).
+
+
+def f1(logits: Tensor, aim: Aim) -> Tensor:
+    """-(1 - log F_t). Printed as 1 - loss_{F,t}, which would drive away from t if the loss were the cross-entropy: read as
+    the log-likelihood of t."""
+    return _wanted_and_rest(logits.log_softmax(1), aim)[0] - 1
+
+
+def f2(logits: Tensor, aim: Aim) -> Tensor:
+    """-(max_{i != t} F_i - F_t)^+."""
+    wanted, rest = _wanted_and_rest(logits.softmax(1), aim)
+    return -(rest - wanted).relu()
+
+
+def f3(logits: Tensor, aim: Aim) -> Tensor:
+    """-(softplus(max_{i != t} F_i - F_t) - log 2)."""
+    wanted, rest = _wanted_and_rest(logits.softmax(1), aim)
+    return math.log(2) - functional.softplus(rest - wanted)
+
+
+def f4(logits: Tensor, aim: Aim) -> Tensor:
+    """-(0.5 - F_t)^+."""
+    return -(0.5 - _wanted_and_rest(logits.softmax(1), aim)[0]).relu()
+
+
+def f5(logits: Tensor, aim: Aim) -> Tensor:
+    """-(-log(2 F_t))^+. Printed as -log(2 F_t - 2), whose argument is nowhere positive: read as the logarithm that is 0,
+    as f4 is, where F_t = 1/2, and held at 0 from there on, without which it would be f1 and a constant."""
+    return (_wanted_and_rest(logits.log_softmax(1), aim)[0] + math.log(2)).clamp(max=0)
+
+
+def f6(logits: Tensor, aim: Aim) -> Tensor:
+    """-(max_{i != t} Z_i - Z_t)^+."""
+    wanted, rest = _wanted_and_rest(logits, aim)
+    return -(rest - wanted).relu()
+
+
+def f7(logits: Tensor, aim: Aim) -> Tensor:
+    """-(softplus(max_{i != t} Z_i - Z_t) - log 2)."""
+    wanted, rest = _wanted_and_rest(logits, aim)
+    return math.log(2) - functional.softplus(rest - wanted)
+
+
+def _wanted_and_rest(values: Tensor, aim: Aim) -> tuple[Tensor, Tensor]:
+    """Of the class moved to, and the largest of those it must beat: [rows] each."""
+    if aim.wanted is None:
+        return best_other(values, aim.y), pick(values, aim.y)
+    return pick(values, aim.wanted), best_other(values, aim.wanted)
+
+
 NAMES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "logit_difference": logit_difference,
     "dlr": dlr,
     "dlr_targeted": dlr_targeted,
+    "f1": f1,
+    "f2": f2,
+    "f3": f3,
+    "f4": f4,
+    "f5": f5,
+    "f6": f6,
+    "f7": f7,
 }
 
 

@@ -180,6 +180,10 @@ class Oracle:
         part.keep(part.open.nonzero()[:, 0])
         return part
 
+    def part(self) -> Oracle:
+        """The same rows over the same ledger, to be narrowed by `keep` while this Oracle stays as it is."""
+        return replace(self)
+
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone."""
         self.x0, self.aim = self.x0.index_select(0, rows), self.aim.take(rows)

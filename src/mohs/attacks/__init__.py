@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.pgd import BIM, PGD
     from mohs.attacks.gradient.slide import SLIDE
     from mohs.attacks.minimal.bisection import Bisection
+    from mohs.attacks.minimal.cw import CW
+    from mohs.attacks.minimal.cw_l0 import CWL0
+    from mohs.attacks.minimal.cw_linf import CWLinf
     from mohs.attacks.minimal.deepfool import DeepFool
+    from mohs.attacks.minimal.ead import EAD
     from mohs.attacks.minimal.fab import FABT
+    from mohs.attacks.minimal.jsma import JSMA
+    from mohs.attacks.minimal.lbfgs import LBFGS
     from mohs.attacks.sparse.pgd_l0 import PGDL0
     from mohs.attacks.sparse.sparse_rs import SparseRS
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
@@ -54,6 +60,12 @@ TABLE: dict[str, str] = {
     "si-fgsm": "mohs.attacks.transfer.fgsm:SIFGSM",
     "vmi-fgsm": "mohs.attacks.transfer.fgsm:VMIFGSM",
     "vni-fgsm": "mohs.attacks.transfer.fgsm:VNIFGSM",
+    "cw": "mohs.attacks.minimal.cw:CW",
+    "cw-linf": "mohs.attacks.minimal.cw_linf:CWLinf",
+    "cw-l0": "mohs.attacks.minimal.cw_l0:CWL0",
+    "ead": "mohs.attacks.minimal.ead:EAD",
+    "lbfgs": "mohs.attacks.minimal.lbfgs:LBFGS",
+    "jsma": "mohs.attacks.minimal.jsma:JSMA",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -106,10 +118,15 @@ __all__ = [
     "ACG",
     "APGD",
     "BIM",
+    "CW",
+    "CWL0",
     "DIFGSM",
+    "EAD",
     "FABT",
     "FGSM",
     "GAMA",
+    "JSMA",
+    "LBFGS",
     "MIFGSM",
     "NIFGSM",
     "PGD",
@@ -122,6 +139,7 @@ __all__ = [
     "VNIFGSM",
     "APGDTargeted",
     "Bisection",
+    "CWLinf",
     "DeepFool",
     "Jitter",
     "OptimizerPGD",

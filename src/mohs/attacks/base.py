@@ -6,7 +6,7 @@ import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -65,10 +65,15 @@ class Attack(ABC):
         if not self.minimal and threat.epsilon == torch.inf:
             raise Refused(f"{name} spends a budget, and the threat {threat} has none; give it an epsilon")
 
+    def demanded(self, goal: Goal) -> Goal:
+        """The goal, exceeded by the attack's `confidence` where it has one."""
+        return replace(goal, surplus=max(goal.surplus, float(getattr(self, "confidence", 0.0))))
+
     def on(self, oracle: Oracle) -> Outcome:
         """Run every try on one cohort; the last point of each is judged. Survivors that came within the guide's slack
         of success are run again on the untouched model, so that a fast guide never hides one."""
         started = time.perf_counter()
+        oracle = replace(oracle, goal=self.demanded(oracle.goal))
         oracle.roams = self.minimal and oracle.threat.epsilon < torch.inf
         self._run_tries(oracle)
         if oracle.guide.model is not oracle.judge.model and oracle.threat.knowledge > Knowledge.TRANSFER:
@@ -112,6 +117,7 @@ class Attack(ABC):
         threat.check(x[:1])
         goal.check(judge.model.classes)
         self.check(threat, goal, judge.model)
+        goal = self.demanded(goal)
         cohort = max(1, 2 * judge.rows // self.width(threat))
         outcomes = []
         for start in range(0, len(x), cohort):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from mohs.cli import options
 from mohs.errors import RequestError
+
+if TYPE_CHECKING:
+    from mohs.attacks.base import Attack
 
 HELP = "Run one attack and keep what it made. The attack's own options are options here: --steps 100."
 EXAMPLE = "Example: `mohs attack pgd model.pt2 --data test.npz --threat linf:0.1 --steps 100 --out adv.safetensors`"
@@ -22,8 +25,14 @@ def command(
     attack: Annotated[str, typer.Argument(help="A name from `mohs attacks`.", show_default=False)],
     model: options.Model,
     data: options.Data,
-    threat: Annotated[str, typer.Option(help="`linf:0.1` and the like; `l2:inf` for minimal-norm attacks.", show_default=False)],
+    threat: Annotated[
+        str | None,
+        typer.Option(
+            help="`linf:0.1` and the like. Attacks that look for the nearest success need none: `l2:inf`.", show_default=False
+        ),
+    ] = None,
     goal: options.Goal = "untargeted",
+    target: Annotated[str | None, typer.Option(help="A class: short for `--goal targeted:CLASS`.", show_default=False)] = None,
     knowledge: options.Knowledge = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -48,8 +57,9 @@ def command(
     from mohs.threat import parse_goal, parse_threat
 
     chosen = table.make({"attack": attack, **_options(context.args)})
+    threat = threat or _free(attack, chosen)
     text = f"{threat}+knowledge:{knowledge}" if knowledge else threat
-    parsed, aim = parse_threat(text), parse_goal(goal)
+    parsed, aim = parse_threat(text), parse_goal(_goal(goal, target))
     if out is not None and out.suffix != ".safetensors":
         raise RequestError(f"--out should end in .safetensors, not {out.name!r}")
     examples = load_data(data, limit=limit, seed=seed)
@@ -87,6 +97,21 @@ def command(
         Console().print(f"{attack} at {text}: {facts['broken']} of {applicable} broken, accuracy left {score}", highlight=False)
         typer.echo(f"{facts['forwards']} forward and {facts['backwards']} backward passes, {facts['seconds']} s")
     return 0
+
+
+def _free(name: str, chosen: Attack) -> str:
+    """The threat without a budget of an attack that needs none."""
+    if not chosen.minimal:
+        raise RequestError(f"{name} spends a budget: give it one by --threat, such as {chosen.sets[0]}:EPSILON")
+    return f"{chosen.sets[0]}:inf"
+
+
+def _goal(goal: str, target: str | None) -> str:
+    if target is None:
+        return goal
+    if goal != "untargeted":
+        raise RequestError(f"--target {target} is short for --goal targeted:{target}, and --goal {goal} was given too")
+    return f"targeted:{target}"
 
 
 def _options(words: list[str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ class L0Norm:
 
     def distance(self, delta: Tensor) -> Tensor:
         """The count [rows], float64; its derivative is zero, and none is given."""
-        return self._units(delta.detach() != 0).any(2).sum(1, dtype=torch.float64)
+        return self.units(delta.detach() != 0).any(2).sum(1, dtype=torch.float64)
 
     def dual(self, g: Tensor) -> Tensor:
         """||g||_2 [rows]: a counted ball has no dual norm, and this is only asked for as the scale of a gradient."""
@@ -44,9 +44,8 @@ class L0Norm:
         v = (x - x0).double()  # squares of tiny changes must not vanish and make ties
         point = clip_(x, low, high)
         change = (point - x0).double()
-        gain = self._units(v.mul_(2).sub_(change).mul_(change)).sum(2)
-        shape = (len(x), 1, *x.shape[2:]) if self.pixels else x.shape
-        return torch.where(_largest(gain, epsilon).view(shape), point, x0)
+        gain = self.units(v.mul_(2).sub_(change).mul_(change)).sum(2)
+        return torch.where(self.spread(_largest(gain, epsilon), x), point, x0)
 
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """Uniform in [-1, 1], every feature by itself: a dense start, since a unit of L0 is one feature and does not
@@ -55,7 +54,7 @@ class L0Norm:
 
     def sphere(self, x0: Tensor, stream: Stream) -> Tensor:
         """+1 or -1 at one random feature (in every channel of one random pixel), 0 elsewhere."""
-        signs = self._units(stream.at("sign").signs(*x0.shape[1:]))
+        signs = self.units(stream.at("sign").signs(*x0.shape[1:]))
         place = stream.at("place").integers(signs.shape[1], 1)
         here = torch.arange(signs.shape[1], device=place.device) == place
         sparse = signs * here[:, :, None]
@@ -68,13 +67,17 @@ class L0Norm:
             "use linf, l2 or l1 there, or an attack made for l0"
         )
 
-    def _units(self, t: Tensor) -> Tensor:
+    def units(self, t: Tensor) -> Tensor:
         """[rows, units, features a unit]."""
         if not self.pixels:
             return t.flatten(1)[:, :, None]
         if t.ndim < 3:
             raise ThreatError(f"l0 over pixels needs [channels, ...], got {list(t.shape[1:])}; use l0 over features")
         return t.flatten(2).transpose(1, 2)
+
+    def spread(self, chosen: Tensor, like: Tensor) -> Tensor:
+        """[rows, units] laid out to broadcast over like [rows, *input]."""
+        return chosen.view((len(like), 1, *like.shape[2:]) if self.pixels else like.shape)
 
 
 def _largest(gain: Tensor, epsilon: Number) -> Tensor:

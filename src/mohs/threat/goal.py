@@ -22,17 +22,24 @@ from mohs.rng import Stream
 
 @dataclass(frozen=True, kw_only=True)
 class Goal(ABC):
-    """`rejected` is the class of a detector's refusal: no goal is reached there."""
+    """`rejected` is the class of a detector's refusal: no goal is reached there. surplus: what the margin must come to
+    beyond reaching the goal, in logits (the confidence of Carlini & Wagner)."""
 
     rejected: int | None = None
+    surplus: float = 0.0
 
     @abstractmethod
     def __str__(self) -> str:
         """The goal in the grammar above."""
 
-    @abstractmethod
     def margin(self, logits: Tensor, aim: Aim) -> Tensor:
-        """[rows], > 0 exactly where the goal is reached."""
+        """[rows], > 0 exactly where the goal is reached, by the surplus."""
+        gap = self.gap(logits, aim)
+        return gap - self.surplus if self.surplus else gap
+
+    @abstractmethod
+    def gap(self, logits: Tensor, aim: Aim) -> Tensor:
+        """[rows], the margin without a surplus."""
 
     def aim(self, y: Tensor, logits: Tensor, stream: Stream) -> Aim:
         """The aim of each row, from its label, its clean logits [rows, classes] and its stream."""
@@ -72,7 +79,7 @@ class Untargeted(Goal):
     def __str__(self) -> str:
         return "untargeted"
 
-    def margin(self, logits: Tensor, aim: Aim) -> Tensor:
+    def gap(self, logits: Tensor, aim: Aim) -> Tensor:
         stays = pick(logits, aim.y)
         if self.rejected is not None:
             stays = torch.maximum(stays, logits[:, self.rejected])
@@ -91,7 +98,7 @@ class Targeted(Goal):
     def __str__(self) -> str:
         return f"targeted:{self.to}"
 
-    def margin(self, logits: Tensor, aim: Aim) -> Tensor:
+    def gap(self, logits: Tensor, aim: Aim) -> Tensor:
         assert aim.target is not None
         return pick(logits, aim.target) - best_other(logits, aim.target)
 
@@ -151,7 +158,7 @@ class Confidence(Goal):
     def __str__(self) -> str:
         return f"confidence:{self.below:g}"
 
-    def margin(self, logits: Tensor, aim: Aim) -> Tensor:
+    def gap(self, logits: Tensor, aim: Aim) -> Tensor:
         rest = logits.scatter(1, aim.y[:, None], -torch.inf).logsumexp(1)
         margin = math.log(self.below / (1 - self.below)) - (pick(logits, aim.y) - rest)
         return _unless_refused(margin, logits, self.rejected)
@@ -170,7 +177,7 @@ class TopK(Goal):
     def __str__(self) -> str:
         return f"topk:{self.k}"
 
-    def margin(self, logits: Tensor, aim: Aim) -> Tensor:
+    def gap(self, logits: Tensor, aim: Aim) -> Tensor:
         others = _reachable(logits, self.rejected).scatter(1, aim.y[:, None], -torch.inf)
         margin = others.topk(self.k, dim=1).values[:, -1] - pick(logits, aim.y)
         return _unless_refused(margin, logits, self.rejected)
