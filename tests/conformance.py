@@ -70,6 +70,7 @@ ROWS: dict[str, Row] = {
         {"queries": 150, "rescale_schedule": True}, budgets("linf", "l2", "l1"), {"linf": 1.5, "l2": 2.5, "l1": 3.0}, random=True
     ),
     "deepfool": Row({}, (*free("linf", "l2"), "l2:0.25"), {"linf": 1.02 * EXACT, "l2": 1.02 * EXACT}),
+    "superdeepfool": Row({}, (*free("l2"), "l2:0.25"), {"l2": 1.001}),
     "bisection": Row(
         {"steps": 12},
         free(*ALL),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.bisection import Bisection
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.fab import FABT
+    from mohs.attacks.minimal.superdeepfool import SuperDeepFool
 
 TABLE: dict[str, str] = {
     "fgsm": "mohs.attacks.gradient.fgsm:FGSM",
@@ -31,6 +32,7 @@ TABLE: dict[str, str] = {
     "fab-t": "mohs.attacks.minimal.fab:FABT",
     "square": "mohs.attacks.blackbox.square:Square",
     "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
+    "superdeepfool": "mohs.attacks.minimal.superdeepfool:SuperDeepFool",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "Bisection",
     "DeepFool",
     "Square",
+    "SuperDeepFool",
     "find",
     "make",
     "name_of",

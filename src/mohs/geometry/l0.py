@@ -41,6 +41,8 @@ class L0Norm:
     def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
         """The floor(epsilon) features (pixels) whose keeping gains most stay, clipped to the box; the others go back to
         x0. The gain of a feature is v^2 - (v - c)^2, v = x - x0, c its clipped change; ties fall to the lower index."""
+        if not isinstance(epsilon, Tensor) and math.isinf(epsilon):
+            return clip_(x, low, high)
         v = (x - x0).double()  # squares of tiny changes must not vanish and make ties
         point = clip_(x, low, high)
         change = (point - x0).double()
