@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
     from mohs.attacks.gradient.pgd import BIM, PGD
+    from mohs.attacks.minimal.alma import ALMA
     from mohs.attacks.minimal.bisection import Bisection
+    from mohs.attacks.minimal.brendel_bethge import BrendelBethge
+    from mohs.attacks.minimal.ddn import DDN
     from mohs.attacks.minimal.deepfool import DeepFool
-    from mohs.attacks.minimal.fab import FABT
+    from mohs.attacks.minimal.fab import FAB, FABT
+    from mohs.attacks.minimal.fmn import FMN
+    from mohs.attacks.minimal.pdpgd import PDPGD
     from mohs.attacks.minimal.superdeepfool import SuperDeepFool
+    from mohs.attacks.sparse.sigma_zero import SigmaZero
 
 TABLE: dict[str, str] = {
     "fgsm": "mohs.attacks.gradient.fgsm:FGSM",
@@ -29,10 +35,17 @@ TABLE: dict[str, str] = {
     "pgd": "mohs.attacks.gradient.pgd:PGD",
     "apgd": "mohs.attacks.gradient.apgd:APGD",
     "apgd-t": "mohs.attacks.gradient.apgd:APGDTargeted",
+    "fab": "mohs.attacks.minimal.fab:FAB",
     "fab-t": "mohs.attacks.minimal.fab:FABT",
     "square": "mohs.attacks.blackbox.square:Square",
     "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
     "superdeepfool": "mohs.attacks.minimal.superdeepfool:SuperDeepFool",
+    "ddn": "mohs.attacks.minimal.ddn:DDN",
+    "fmn": "mohs.attacks.minimal.fmn:FMN",
+    "alma": "mohs.attacks.minimal.alma:ALMA",
+    "sigma-zero": "mohs.attacks.sparse.sigma_zero:SigmaZero",
+    "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
+    "brendel-bethge": "mohs.attacks.minimal.brendel_bethge:BrendelBethge",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -82,15 +95,22 @@ def __getattr__(name: str) -> type[Attack]:
 
 
 __all__ = [
+    "ALMA",
     "APGD",
     "BIM",
+    "DDN",
+    "FAB",
     "FABT",
     "FGSM",
+    "FMN",
+    "PDPGD",
     "PGD",
     "TABLE",
     "APGDTargeted",
     "Bisection",
+    "BrendelBethge",
     "DeepFool",
+    "SigmaZero",
     "Square",
     "SuperDeepFool",
     "find",

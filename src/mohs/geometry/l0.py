@@ -50,6 +50,12 @@ class L0Norm:
         shape = (len(x), 1, *x.shape[2:]) if self.pixels else x.shape
         return torch.where(_largest(gain, epsilon).view(shape), point, x0)
 
+    def prox(self, v: Tensor, scale: Tensor) -> Tensor:
+        """The units whose sum of squares is above 2 scale, in place; the others become 0: hard thresholding."""
+        kept = self._units(v).double().square_().sum(2) > 2 * scale[:, None]
+        shape = (len(v), 1, *v.shape[2:]) if self.pixels else v.shape
+        return v.mul_(kept.view(shape))
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """Uniform in [-1, 1], every feature by itself: a dense start, since a unit of L0 is one feature and does not
         scale. The projection after it keeps epsilon of them."""

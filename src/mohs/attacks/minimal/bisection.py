@@ -38,9 +38,7 @@ class Bisection(Attack):
         return oracle.best.point
 
 
-def bisect(
-    oracle: Oracle, x: Tensor, threat: Threat, rows: Tensor, steps: int, reached: Callable[[Tensor], Tensor]
-) -> Tensor:
+def bisect(oracle: Oracle, x: Tensor, threat: Threat, rows: Tensor, steps: int, reached: Callable[[Tensor], Tensor]) -> Tensor:
     """Points x [n, ...] of `rows` on the least ball around x0 on which their projection still reaches the goal, by halving
     the bracket of radii; x itself where no smaller one did."""
     x0 = oracle.x0[rows]

@@ -21,9 +21,9 @@ TINY = 1e-6  # the least of the first step, for ties
 class DeepFool(Attack):
     """r_total grows by the least change to the nearest linearised boundary; x = x0 + (1 + overshoot) r_total.
 
-    steps: linearisations at most. candidates: classes whose boundaries are looked at, the label among them, likeliest
-    first on the clean input; each costs a backward pass, and the step two forward passes. overshoot: of the whole change, so that a linear model is
-    crossed at 1 + overshoot times its distance.
+    steps: linearisations at most, of two forward passes each. candidates: classes whose boundaries are looked at, the
+    label among them, likeliest first on the clean input; each costs a backward pass. overshoot: of the whole change, so
+    that a linear model is crossed at 1 + overshoot times its distance.
 
     No step is shorter than a thousandth of the change so far, where the authors add 1e-4 to every one: else a curved
     boundary would be neared and never crossed. Boundaries are those of the label. A goal that names a class, a
