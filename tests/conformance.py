@@ -74,9 +74,9 @@ ROWS: dict[str, Row] = {
     "superdeepfool": Row({}, (*free("l2"), "l2:0.25"), {"l2": 1.001}),
     "ddn": Row({"steps": 60}, (*free("l2"), "l2:0.25"), {"l2": 1.01}),
     "fmn": Row({"steps": 60}, (*free(*ALL), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.05, "l0": 2.0}),
-    "alma": Row({"steps": 100, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.02, "l1": 1.1}),
+    "alma": Row({"steps": 200, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.1, "l1": 1.5}),
     "sigma-zero": Row({"steps": 60}, (*free("l0"), "l0:6"), {"l0": 2.0}),
-    "pdpgd": Row({"steps": 100}, (*free(*ALL), "l2:0.25"), {"linf": 1.1, "l2": 1.1, "l1": 1.2, "l0": 3.0}),
+    "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
     "bisection": Row(
         {"steps": 12},
         free(*ALL),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.pgd import BIM, PGD
     from mohs.attacks.minimal.alma import ALMA
     from mohs.attacks.minimal.bisection import Bisection
-    from mohs.attacks.minimal.brendel_bethge import BrendelBethge
     from mohs.attacks.minimal.ddn import DDN
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.fab import FAB, FABT
@@ -45,7 +44,6 @@ TABLE: dict[str, str] = {
     "alma": "mohs.attacks.minimal.alma:ALMA",
     "sigma-zero": "mohs.attacks.sparse.sigma_zero:SigmaZero",
     "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
-    "brendel-bethge": "mohs.attacks.minimal.brendel_bethge:BrendelBethge",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -108,7 +106,6 @@ __all__ = [
     "TABLE",
     "APGDTargeted",
     "Bisection",
-    "BrendelBethge",
     "DeepFool",
     "SigmaZero",
     "Square",

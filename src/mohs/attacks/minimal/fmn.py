@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mohs.attacks.base import Attack
 from mohs.attacks.minimal.ddn import cosine
+from mohs.attacks.minimal.deepfool import LEAST
 from mohs.geometry import L2
 from mohs.oracle import Oracle
 from mohs.threat import L0, NormThreat, Threat
@@ -24,7 +25,9 @@ class FMN(Attack):
     it, gamma from `gamma` to `gamma_final`, both as a cosine does.
 
     One forward and backward pass a step. step_size is in units of the input, the same in every norm, as the step has
-    length alpha in l2. The projection is onto ball and box together, where the authors clip after projecting. Every row
+    length alpha in l2. The projection is onto ball and box together, where the authors clip after projecting. Before
+    a success the radius grows by a thousandth of the distance at least, or a boundary met exactly would not be crossed. Every
+    row
     starts at x0; the authors may also start from adversarial points.
     Pintor, Roli, Brendel, Biggio, NeurIPS 2021, arXiv:2102.12827.
     """
@@ -56,7 +59,7 @@ class FMN(Attack):
                 larger = torch.maximum(epsilon + 1, larger.floor())
             else:
                 gap = answer.loss.double().abs() / threat.norm.dual(g).double().clamp_(min=1e-12)
-                larger = torch.where(best < torch.inf, larger, distance + gap)
+                larger = torch.where(best < torch.inf, larger, distance + torch.maximum(gap, LEAST * distance))
             epsilon = torch.where(hit, torch.minimum(smaller, best), larger).minimum(farthest)
             x = threat.project(L2.steepest(g).mul_(alpha).add_(x), x0, epsilon)
             x0, x, best, epsilon, farthest = oracle.compact(x0, x, best, epsilon, farthest)

@@ -30,7 +30,7 @@ class PDPGD(Attack):
 
     step_size: Adam's, in units of the input, falling exponentially to a hundredth. dual_step falls linearly to a tenth.
     ratio: w1 / w2 at first. In l0 the proximal map is hard thresholding, of pixels by the sum of squares of their
-    channels; the authors also give that of ||.||_{2/3}, which is not here.
+    channels; that of ||.||_{2/3}, and the authors' random starts and second run with smaller steps, are not here.
     Matyasko, Chau, 2021, arXiv:2106.01538.
     """
 
