@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class DeepFool(Attack):
     overshoot: float = 0.02
 
     paper = "Moosavi-Dezfooli et al., CVPR 2016, arXiv:1511.04599"
-    sets = ("linf", "l2")
+    sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
     minimal = True
 
     def passes(self, classes: int) -> tuple[int, int]:
