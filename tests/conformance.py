@@ -65,6 +65,7 @@ ROWS: dict[str, Row] = {
     "pgd": Row({"steps": 20}, budgets(*ALL), {"linf": EXACT, "l2": 1.1, "l1": 1.05, "l0": 4.0}, random=True),
     "apgd": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
     "apgd-t": Row({"steps": 20, "targets": 3}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
+    "fab": Row({"steps": 20}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}),
     "fab-t": Row({"steps": 20, "targets": 3}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}),
     "square": Row(
         {"queries": 150, "rescale_schedule": True}, budgets("linf", "l2", "l1"), {"linf": 1.5, "l2": 2.5, "l1": 3.0}, random=True
@@ -90,6 +91,12 @@ ROWS: dict[str, Row] = {
     "ead": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1, "beta": 0.02}, (*free("l1"), "l1:2"), {"l1": 1.1}),
     "lbfgs": Row({"search_steps": 9, "steps": 15, "initial_const": 1.0}, (*free("l2"), "l2:0.4"), {"l2": 1.1}),
     "jsma": Row({"gamma": 0.5}, (*free("l0"), "l0:20"), {"l0": 2.0}),
+    "superdeepfool": Row({}, (*free("l2"), "l2:0.25"), {"l2": 1.001}),
+    "ddn": Row({"steps": 60}, (*free("l2"), "l2:0.25"), {"l2": 1.01}),
+    "fmn": Row({"steps": 60}, (*free(*ALL), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.05, "l0": 2.0}),
+    "alma": Row({"steps": 200, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.1, "l1": 1.5}),
+    "sigma-zero": Row({"steps": 60}, (*free("l0"), "l0:6"), {"l0": 2.0}),
+    "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
     "bisection": Row(
         {"steps": 12},
         free(*ALL),

@@ -24,16 +24,22 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.optimizer import OptimizerPGD
     from mohs.attacks.gradient.pgd import BIM, PGD
     from mohs.attacks.gradient.slide import SLIDE
+    from mohs.attacks.minimal.alma import ALMA
     from mohs.attacks.minimal.bisection import Bisection
     from mohs.attacks.minimal.cw import CW
     from mohs.attacks.minimal.cw_l0 import CWL0
     from mohs.attacks.minimal.cw_linf import CWLinf
+    from mohs.attacks.minimal.ddn import DDN
     from mohs.attacks.minimal.deepfool import DeepFool
     from mohs.attacks.minimal.ead import EAD
-    from mohs.attacks.minimal.fab import FABT
+    from mohs.attacks.minimal.fab import FAB, FABT
+    from mohs.attacks.minimal.fmn import FMN
     from mohs.attacks.minimal.jsma import JSMA
     from mohs.attacks.minimal.lbfgs import LBFGS
+    from mohs.attacks.minimal.pdpgd import PDPGD
+    from mohs.attacks.minimal.superdeepfool import SuperDeepFool
     from mohs.attacks.sparse.pgd_l0 import PGDL0
+    from mohs.attacks.sparse.sigma_zero import SigmaZero
     from mohs.attacks.sparse.sparse_rs import SparseRS
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
 
@@ -43,6 +49,7 @@ TABLE: dict[str, str] = {
     "pgd": "mohs.attacks.gradient.pgd:PGD",
     "apgd": "mohs.attacks.gradient.apgd:APGD",
     "apgd-t": "mohs.attacks.gradient.apgd:APGDTargeted",
+    "fab": "mohs.attacks.minimal.fab:FAB",
     "fab-t": "mohs.attacks.minimal.fab:FABT",
     "square": "mohs.attacks.blackbox.square:Square",
     "deepfool": "mohs.attacks.minimal.deepfool:DeepFool",
@@ -66,6 +73,12 @@ TABLE: dict[str, str] = {
     "ead": "mohs.attacks.minimal.ead:EAD",
     "lbfgs": "mohs.attacks.minimal.lbfgs:LBFGS",
     "jsma": "mohs.attacks.minimal.jsma:JSMA",
+    "superdeepfool": "mohs.attacks.minimal.superdeepfool:SuperDeepFool",
+    "ddn": "mohs.attacks.minimal.ddn:DDN",
+    "fmn": "mohs.attacks.minimal.fmn:FMN",
+    "alma": "mohs.attacks.minimal.alma:ALMA",
+    "sigma-zero": "mohs.attacks.sparse.sigma_zero:SigmaZero",
+    "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
 }
 
@@ -116,19 +129,24 @@ def __getattr__(name: str) -> type[Attack]:
 
 __all__ = [
     "ACG",
+    "ALMA",
     "APGD",
     "BIM",
     "CW",
     "CWL0",
+    "DDN",
     "DIFGSM",
     "EAD",
+    "FAB",
     "FABT",
     "FGSM",
+    "FMN",
     "GAMA",
     "JSMA",
     "LBFGS",
     "MIFGSM",
     "NIFGSM",
+    "PDPGD",
     "PGD",
     "PGDL0",
     "SIFGSM",
@@ -143,8 +161,10 @@ __all__ = [
     "DeepFool",
     "Jitter",
     "OptimizerPGD",
+    "SigmaZero",
     "SparseRS",
     "Square",
+    "SuperDeepFool",
     "find",
     "make",
     "name_of",

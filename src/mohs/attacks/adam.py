@@ -1,6 +1,8 @@
-"""Adam, written out so that every row has its own state and its own clock."""
+"""Adam, written out so that every row has its own state: in lockstep, and with a clock a row."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -8,6 +10,15 @@ from torch import Tensor
 from mohs.geometry import per_row
 
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
+
+
+def adam(g: Tensor, mean: Tensor, square: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Direction and metric of step k: m / (1 - beta1^(k+1)) and sqrt(v / (1 - beta2^(k+1))) + 1e-8, after g is taken into
+    the averages m = `mean` and v = `square`, in place. Kingma & Ba, ICLR 2015, arXiv:1412.6980."""
+    mean.lerp_(g, 1 - BETA1)
+    square.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+    metric = square.sqrt().div_(math.sqrt(1 - BETA2 ** (k + 1))).add_(TINY)
+    return mean / (1 - BETA1 ** (k + 1)), metric
 
 
 class Adam:

@@ -44,6 +44,9 @@ class Norm(Protocol):
     def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
         """The Euclidean projection of x onto {||. - x0||_p <= epsilon} and the box together, exact. May overwrite x."""
 
+    def prox(self, v: Tensor, scale: Tensor) -> Tensor:
+        """argmin ||w - v||_2^2 / 2 + scale ||w||_p, scale [rows] >= 0. May overwrite v."""
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """A uniform sample of the unit ball, [rows, *input]: a perturbation, not a point."""
 

@@ -41,11 +41,19 @@ class L0Norm:
     def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
         """The floor(epsilon) features (pixels) whose keeping gains most stay, clipped to the box; the others go back to
         x0. The gain of a feature is v^2 - (v - c)^2, v = x - x0, c its clipped change; ties fall to the lower index."""
+        if not isinstance(epsilon, Tensor) and math.isinf(epsilon):
+            return clip_(x, low, high)
         v = (x - x0).double()  # squares of tiny changes must not vanish and make ties
         point = clip_(x, low, high)
         change = (point - x0).double()
         gain = self.units(v.mul_(2).sub_(change).mul_(change)).sum(2)
         return torch.where(self.spread(_largest(gain, epsilon), x), point, x0)
+
+    def prox(self, v: Tensor, scale: Tensor) -> Tensor:
+        """The units whose sum of squares is above 2 scale, in place; the others become 0: hard thresholding."""
+        kept = self._units(v).double().square_().sum(2) > 2 * scale[:, None]
+        shape = (len(v), 1, *v.shape[2:]) if self.pixels else v.shape
+        return v.mul_(kept.view(shape))
 
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """Uniform in [-1, 1], every feature by itself: a dense start, since a unit of L0 is one feature and does not

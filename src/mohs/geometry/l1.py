@@ -57,6 +57,10 @@ class L1Norm:
             point[hard] = land(centre, w, radius, bottom, top, self.distance)
         return point
 
+    def prox(self, v: Tensor, scale: Tensor) -> Tensor:
+        """sign(v) max(|v| - scale, 0): soft thresholding."""
+        return v.abs().sub_(per_row(scale.to(v.dtype), v)).clamp_(min=0).copysign_(v)
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """l / (||l||_1 + e), l Laplace, e exponential: uniform in the ball.
         Barthe, Guedon, Mendelson, Naor, Ann. Probab. 2005, arXiv:math/0503650."""

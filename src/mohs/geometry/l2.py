@@ -57,6 +57,11 @@ class L2Norm:
             point[hard] = land(centre, v, radius, bottom, top, length)
         return point
 
+    def prox(self, v: Tensor, scale: Tensor) -> Tensor:
+        """v max(1 - scale / ||v||, 0), in place: block soft thresholding."""
+        left = (1 - scale / length(v).clamp_(min=1e-30)).clamp_(min=0)
+        return v.mul_(per_row(left.to(v.dtype), v))
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """n / sqrt(||n||^2 + 2 e), n normal, e exponential: uniform in the ball.
         Barthe, Guedon, Mendelson, Naor, Ann. Probab. 2005, arXiv:math/0503650."""

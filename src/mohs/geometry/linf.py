@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mohs.geometry.base import Number, per_row
+from mohs.geometry.l1 import L1Norm
 from mohs.geometry.solve import clip_, crossing, fill, total
 from mohs.rng import Stream
 
@@ -49,6 +51,10 @@ class LinfNorm:
     def project(self, x: Tensor, x0: Tensor, epsilon: Number, low: Number, high: Number) -> Tensor:
         """Clamped to [x0 - epsilon, x0 + epsilon] and the box, in place: both are boxes, so this is exact."""
         return torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)
+
+    def prox(self, v: Tensor, scale: Tensor) -> Tensor:
+        """v less its projection onto the L1 ball of radius scale (Moreau), in place."""
+        return v.sub_(L1Norm().project(v.clone(), torch.zeros_like(v), scale.double(), -math.inf, math.inf))
 
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """Uniform in [-1, 1], every feature by itself."""

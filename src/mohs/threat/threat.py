@@ -145,6 +145,11 @@ class NormThreat(Threat):
         low, high = self.constraints.box(x0, self.bounds)
         return self.norm.project(p, x0, self.epsilon if epsilon is None else epsilon, low, high)
 
+    def farthest(self, x0: Tensor) -> Tensor:
+        """[rows] float64: the distance of the point of the box that is farthest from x0."""
+        low, high = self.constraints.box(x0, self.bounds)
+        return self.norm.distance(torch.maximum(high - x0, x0 - low))
+
     def step(self, p: Tensor, g: Tensor, x0: Tensor, size: Number, epsilon: Number | None = None) -> Tensor:
         budget = self.epsilon if epsilon is None else epsilon
         direction = self.norm.steepest(self.constraints.mutable(g))

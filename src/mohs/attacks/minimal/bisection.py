@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,12 +33,21 @@ class Bisection(Attack):
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         rows = (oracle.best.broken & (oracle.best.distance > 0)).nonzero()[:, 0]
-        x, origin = oracle.best.point[rows], x0[rows]
-        low, high = torch.zeros_like(oracle.best.distance[rows]), oracle.best.distance[rows]
-        for _ in oracle.steps(self.steps) if len(rows) else ():
-            middle = (low + high) / 2
-            candidate = threat.project(x.clone(), origin, middle.to(x.dtype))
-            reached = oracle.reached(candidate, rows)
-            x = torch.where(per_row(reached, x), candidate, x)
-            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+        if len(rows):
+            bisect(oracle, oracle.best.point[rows], threat, rows, self.steps, lambda x: oracle.reached(x, rows))
         return oracle.best.point
+
+
+def bisect(oracle: Oracle, x: Tensor, threat: Threat, rows: Tensor, steps: int, reached: Callable[[Tensor], Tensor]) -> Tensor:
+    """Points x [n, ...] of `rows` on the least ball around x0 on which their projection still reaches the goal, by halving
+    the bracket of radii; x itself where no smaller one did."""
+    x0 = oracle.x0[rows]
+    high = threat.distance(x, x0).detach()
+    low = torch.zeros_like(high)
+    for _ in oracle.steps(steps):
+        middle = (low + high) / 2
+        candidate = threat.project(x.clone(), x0, middle.to(x.dtype))
+        hit = reached(candidate)
+        x = torch.where(per_row(hit, x), candidate, x)
+        low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
+    return x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,9 +22,9 @@ TINY = 1e-6  # the least of the first step, for ties
 class DeepFool(Attack):
     """r_total grows by the least change to the nearest linearised boundary; x = x0 + (1 + overshoot) r_total.
 
-    steps: linearisations at most. candidates: classes whose boundaries are looked at, the label among them, likeliest
-    first on the clean input; each costs a backward pass. overshoot: of the whole change, so that a linear model is
-    crossed at 1 + overshoot times its distance.
+    steps: linearisations at most, of two forward passes each. candidates: classes whose boundaries are looked at, the
+    label among them, likeliest first on the clean input; each costs a backward pass. overshoot: of the whole change, so
+    that a linear model is crossed at 1 + overshoot times its distance.
 
     No step is shorter than a thousandth of the change so far, where the authors add 1e-4 to every one: else a curved
     boundary would be neared and never crossed. Boundaries are those of the label. A goal that names a class, a
@@ -37,48 +38,68 @@ class DeepFool(Attack):
     overshoot: float = 0.02
 
     paper = "Moosavi-Dezfooli et al., CVPR 2016, arXiv:1511.04599"
-    sets = ("linf", "l2")
+    sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
     minimal = True
 
     def passes(self, classes: int) -> tuple[int, int]:
         steps = self.steps * self.restarts
-        return steps, steps * min(self.candidates, classes)
+        return 2 * steps, steps * min(self.candidates, classes)
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, NormThreat)  # as `sets` says
-        x, r_total = threat.origin(x0), torch.zeros_like(x0)
-        todo = torch.arange(len(x0), device=x0.device)  # rows whose own point has not crossed
+        return self.descend(oracle, threat.origin(x0), threat, torch.arange(len(x0), device=x0.device))[0]
+
+    def descend(self, oracle: Oracle, start: Tensor, threat: NormThreat, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """From points `start` [n, ...] of `rows` across the boundary; r_total counts from there. Returns where they came
+        to, and [n] bool, which have moved at all."""
+        x, r_total = start.clone(), torch.zeros_like(start)
+        todo = torch.arange(len(x), device=x.device)  # of `rows`, those whose point has not crossed
+        moved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in oracle.steps(self.steps):
-            crossed, f, w = self.boundary(oracle, x[todo], threat, todo)
-            todo, f, w = todo[~crossed], f[~crossed], w[~crossed]
+            if not _single(oracle):  # a forward pass first: the crossing itself needs no gradients
+                todo = todo[oracle.scores(x[todo], rows=rows[todo]).margin <= 0]
+            margin, f, w = nearest_boundary(oracle, x[todo], threat, rows[todo], self.candidates)
+            todo, f, w = todo[margin <= 0], f[margin <= 0], w[margin <= 0]
             if len(todo) == 0:
                 break
+            moved[todo] = True
             length = (f.abs() / threat.norm.dual(w)).nan_to_num(posinf=0.0)
             least = threat.norm.distance(r_total[todo]).mul_(LEAST).clamp_(min=TINY)
             length = torch.maximum(length, least.to(length.dtype))
             r_total[todo] += threat.norm.steepest(w) * per_row(length, w)
-            moved = x0[todo] + (1 + self.overshoot) * r_total[todo]
-            x[todo] = threat.project(moved, x0[todo], math.inf)
-        return x
+            further = start[todo] + (1 + self.overshoot) * r_total[todo]
+            x[todo] = threat.project(further, oracle.x0[rows[todo]], math.inf)
+        return x, moved
 
-    def boundary(self, oracle: Oracle, x: Tensor, threat: NormThreat, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Whether x [n, ...] has crossed, and the nearest linearised boundary f + <w, r> = 0 there."""
-        if not isinstance(oracle.goal, Untargeted) or oracle.goal.rejected is not None:
-            answer = oracle.gradient(x, oracle.goal.margin, rows)
-            return answer.margin > 0, answer.loss, threat.constraints.mutable(answer.gradient)
-        classes = self.classes(oracle)[rows]
-        answer = oracle.jacobian(x, classes, rows)
-        logits = answer.logits.gather(1, classes)
-        f = logits[:, 1:] - logits[:, :1]
-        w = threat.constraints.mutable(answer.gradient[:, 1:] - answer.gradient[:, :1])
-        distance = f.abs() / threat.norm.dual(w.flatten(0, 1)).view_as(f)
-        nearest = distance.nan_to_num(nan=math.inf).argmin(1, keepdim=True)
-        here = torch.arange(len(x), device=x.device)
-        return answer.margin > 0, f.gather(1, nearest)[:, 0], w[here, nearest[:, 0]]
 
-    def classes(self, oracle: Oracle) -> Tensor:
-        """[rows, candidates]: the label, then the likeliest others."""
-        y, clean = oracle.aim.y[:, None], oracle.aim.reference
-        assert clean is not None
-        others = clean.scatter(1, y, -torch.inf).topk(min(self.candidates, clean.shape[1]) - 1, dim=1).indices
-        return torch.cat([y, others], 1)
+def nearest_boundary(
+    oracle: Oracle, x: Tensor, threat: NormThreat, rows: Tensor, candidates: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The margins of points x [n, ...] of `rows`, and the nearest linearised boundary f + <w, r> = 0 there: of the label
+    with the `candidates` - 1 likeliest other classes on the clean input, or of the goal's own margin where the goal is
+    another than to leave the label."""
+    if _single(oracle):
+        answer = oracle.gradient(x, oracle.goal.margin, rows)
+        return answer.margin, answer.loss, threat.constraints.mutable(answer.gradient)
+    classes = _likeliest(oracle, candidates)[rows]
+    answer = oracle.jacobian(x, classes, rows)
+    logits = answer.logits.gather(1, classes)
+    f = logits[:, 1:] - logits[:, :1]
+    w = threat.constraints.mutable(answer.gradient[:, 1:] - answer.gradient[:, :1])
+    distance = f.abs() / threat.norm.dual(w.flatten(0, 1)).view_as(f)
+    nearest = distance.nan_to_num(nan=math.inf).argmin(1, keepdim=True)
+    here = torch.arange(len(x), device=x.device)
+    return answer.margin, f.gather(1, nearest)[:, 0], w[here, nearest[:, 0]]
+
+
+def _single(oracle: Oracle) -> bool:
+    """Whether the goal has one boundary rather than one a class."""
+    return not isinstance(oracle.goal, Untargeted) or oracle.goal.rejected is not None
+
+
+def _likeliest(oracle: Oracle, candidates: int) -> Tensor:
+    """[rows, candidates]: the label, then the likeliest others."""
+    y, clean = oracle.aim.y[:, None], oracle.aim.reference
+    assert clean is not None
+    others = clean.scatter(1, y, -torch.inf).topk(min(candidates, clean.shape[1]) - 1, dim=1).indices
+    return torch.cat([y, others], 1)

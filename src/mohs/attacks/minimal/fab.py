@@ -1,7 +1,8 @@
-"""Fast adaptive boundary attack, targeted form."""
+"""Fast adaptive boundary attack, and its form towards one class after another."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from mohs.aim import Aim
 from mohs.attacks.base import Attack
 from mohs.attacks.gradient.apgd import towards
+from mohs.attacks.minimal.deepfool import nearest_boundary
 from mohs.geometry import per_row
 from mohs.geometry.solve import clip_, total
 from mohs.losses import logit_difference
@@ -19,23 +21,17 @@ from mohs.threat import NormThreat, Threat
 
 
 @dataclass(frozen=True, kw_only=True)
-class FABT(Attack):
-    """FAB towards one class after another. Croce & Hein, ICML 2020, arXiv:1907.02044; towards a class: section 5 of
-    arXiv:2003.01690, as AutoAttack runs it.
+class _FAB(Attack):
+    """Each step projects the iterate and x0 onto a linearised boundary z_k = z_y within the box, and goes to a point between
+    the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back towards x0.
+    Iterates may lie outside epsilon, where the Oracle counts no success; the nearest adversarial one, projected, is
+    returned.
 
-    Each step projects the iterate and x0 onto the linearised boundary z_t = z_y within the box, and goes to a point
-    between the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back
-    towards x0. Iterates may lie outside epsilon, where the Oracle counts no success; the nearest adversarial one,
-    projected, is returned.
-
-    2 forward passes and 1 backward pass a step, as in AutoAttack: the check of a point cannot lend its pass to the next
-    gradient, which is taken elsewhere after every adversarial point. restarts: of every class, the first from x0, the
-    others from random points at half of the least of epsilon and the best distance. eta: overshoot. alpha_max: the
-    most pull towards x0. beta: how much of the way from x0 an adversarial point keeps.
+    restarts: the first from x0, the others from random points at half of the least of epsilon and the best distance.
+    eta: overshoot. alpha_max: the most pull towards x0. beta: how much of the way from x0 an adversarial point keeps.
     """
 
     steps: int = 100
-    targets: int = 9
     eta: float = 1.05
     alpha_max: float = 0.1
     beta: float = 0.9
@@ -44,12 +40,9 @@ class FABT(Attack):
     sets = ("linf", "l2", "l1")
     minimal = True
 
-    def passes(self, classes: int) -> tuple[int, int]:
-        steps = min(self.targets, classes - 1) * self.restarts * self.steps
-        return 2 * steps, steps
-
-    def tries(self, oracle: Oracle) -> Iterator[Aim]:
-        return towards(oracle, self.targets)
+    @abstractmethod
+    def boundary(self, oracle: Oracle, x: Tensor, threat: NormThreat) -> tuple[Tensor, Tensor]:
+        """f [rows] float64 and w: z_k - z_y is about f + <w, . - x>."""
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, NormThreat)
@@ -76,14 +69,69 @@ class FABT(Attack):
     def _step(self, oracle: Oracle, x: Tensor, x0: Tensor, threat: NormThreat) -> Tensor:
         """Clip((1 - alpha) (x + eta d1) + alpha (x0 + eta d2)), d1 and d2 the ways of x and x0 to the boundary."""
         low, high = threat.constraints.box(x0, threat.bounds)
-        boundary = logit_difference if oracle.aim.target is None else oracle.goal.margin  # a goal's own class must win
-        answer = oracle.gradient(x, boundary)
-        f, w = answer.loss.double(), answer.gradient  # z_t - z_y is about f + <w, . - x>
+        f, w = self.boundary(oracle, x, threat)
         d1 = threat.norm.hyperplane(x, w, -f, low, high).sub_(x)
         d2 = threat.norm.hyperplane(x0, w, total((x - x0).mul_(w)) - f, low, high).sub_(x0)
         near, far = (threat.norm.distance(d).clamp_(min=1e-8) for d in (d1, d2))
         alpha = per_row((near / (near + far)).clamp_(max=self.alpha_max).to(x.dtype), x)
         return clip_(torch.lerp(d1.mul_(self.eta).add_(x), d2.mul_(self.eta).add_(x0), alpha), low, high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB(_FAB):
+    """Fast adaptive boundary attack. Croce & Hein, ICML 2020, arXiv:1907.02044.
+
+    The boundary of a step is the nearest of those linearised at the iterate. The steps, restarts, eta, alpha_max and beta
+    are those of `FABT`. candidates: classes whose boundaries are looked at, the label among them, likeliest first on the
+    clean input; 0 for all, as the authors do. A step costs 2 forward passes and a backward pass a candidate; one backward
+    pass where the goal is another than to leave the label, and has a single boundary. The paper's final search of three
+    steps is left out, as in the authors' AutoAttack.
+    """
+
+    candidates: int = 0
+
+    def passes(self, classes: int) -> tuple[int, int]:
+        steps = self.restarts * self.steps
+        return 2 * steps, steps * (min(self.candidates, classes) if self.candidates else classes)
+
+    def tries(self, oracle: Oracle) -> Iterator[Aim]:
+        yield oracle.aim
+
+    def boundary(self, oracle: Oracle, x: Tensor, threat: NormThreat) -> tuple[Tensor, Tensor]:
+        every = torch.arange(len(x), device=x.device)
+        _, f, w = nearest_boundary(oracle, x, threat, every, self.candidates or oracle.judge.model.classes)
+        return f.double(), w
+
+
+@dataclass(frozen=True, kw_only=True)
+class FABT(_FAB):
+    """FAB towards one class after another: section 5 of Croce & Hein, ICML 2020, arXiv:2003.01690, as AutoAttack runs it.
+
+    Each step projects the iterate and x0 onto the linearised boundary z_t = z_y within the box, and goes to a point
+    between the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back
+    towards x0. Iterates may lie outside epsilon, where the Oracle counts no success; the nearest adversarial one,
+    projected, is returned.
+
+    2 forward passes and 1 backward pass a step, as in AutoAttack: the check of a
+    point cannot lend its pass to the next gradient, which is taken elsewhere after every adversarial point. targets: the
+    classes, likeliest first on the clean input. restarts: of every class, the first from x0, the
+    others from random points at half of the least of epsilon and the best distance. eta: overshoot. alpha_max: the most
+    pull towards x0. beta: how much of the way from x0 an adversarial point keeps.
+    """
+
+    targets: int = 9
+
+    def passes(self, classes: int) -> tuple[int, int]:
+        steps = min(self.targets, classes - 1) * self.restarts * self.steps
+        return 2 * steps, steps
+
+    def tries(self, oracle: Oracle) -> Iterator[Aim]:
+        return towards(oracle, self.targets)
+
+    def boundary(self, oracle: Oracle, x: Tensor, threat: NormThreat) -> tuple[Tensor, Tensor]:
+        loss = logit_difference if oracle.aim.target is None else oracle.goal.margin  # a goal's own class must win
+        answer = oracle.gradient(x, loss)
+        return answer.loss.double(), answer.gradient
 
 
 def _random_start(oracle: Oracle, x: Tensor, best: Tensor, threat: NormThreat, restart: int) -> Tensor:
