@@ -103,6 +103,8 @@ class Oracle:
         device = judge.model.device
         threat = threat.within(judge.model.bounds)
         x0, y, ids = x0.to(device), y.to(device), ids.to(device)
+        if threat.knowledge == Knowledge.TRANSFER:
+            reference = prepared.guide.scores(x0)  # all that the adversary has
         reference = judge.reference(x0) if reference is None else reference.to(device)
         seeded = Stream.of(seed, ids)
         ledger = Ledger(threat.origin(x0), keep_closest)
@@ -200,6 +202,8 @@ class Oracle:
 
     def settle_origin(self) -> None:
         """Where the clean inputs reach the goal already, by their known logits."""
+        if self.threat.knowledge == Knowledge.TRANSFER:
+            return self.settle(self.threat.origin(self.x0))
         known = replace(self, judged=True)
         known.keep(self.open.nonzero()[:, 0])
         assert known.aim.reference is not None

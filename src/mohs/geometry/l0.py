@@ -51,7 +51,7 @@ class L0Norm:
 
     def prox(self, v: Tensor, scale: Tensor) -> Tensor:
         """The units whose sum of squares is above 2 scale, in place; the others become 0: hard thresholding."""
-        kept = self._units(v).double().square_().sum(2) > 2 * scale[:, None]
+        kept = self.units(v).double().square_().sum(2) > 2 * scale[:, None]
         shape = (len(v), 1, *v.shape[2:]) if self.pixels else v.shape
         return v.mul_(kept.view(shape))
 

@@ -22,14 +22,7 @@ from mohs.threat import NormThreat, Threat
 
 @dataclass(frozen=True, kw_only=True)
 class _FAB(Attack):
-    """Each step projects the iterate and x0 onto a linearised boundary z_k = z_y within the box, and goes to a point between
-    the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back towards x0.
-    Iterates may lie outside epsilon, where the Oracle counts no success; the nearest adversarial one, projected, is
-    returned.
-
-    restarts: the first from x0, the others from random points at half of the least of epsilon and the best distance.
-    eta: overshoot. alpha_max: the most pull towards x0. beta: how much of the way from x0 an adversarial point keeps.
-    """
+    """What both forms share: everything but the boundary of a step."""
 
     steps: int = 100
     eta: float = 1.05
@@ -81,8 +74,14 @@ class _FAB(Attack):
 class FAB(_FAB):
     """Fast adaptive boundary attack. Croce & Hein, ICML 2020, arXiv:1907.02044.
 
-    The boundary of a step is the nearest of those linearised at the iterate. The steps, restarts, eta, alpha_max and beta
-    are those of `FABT`. candidates: classes whose boundaries are looked at, the label among them, likeliest first on the
+    Each step projects the iterate and x0 onto a linearised boundary z_k = z_y within the box, and goes to a point between
+    the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back towards x0.
+    Iterates may lie outside epsilon, where the Oracle counts no success; the nearest adversarial one, projected, is
+    returned. The boundary of a step is the nearest of those linearised at the iterate.
+
+    restarts: the first from x0, the others from random points at half of the least of epsilon and the best distance.
+    eta: overshoot. alpha_max: the most pull towards x0. beta: how much of the way from x0 an adversarial point keeps.
+    candidates: classes whose boundaries are looked at, the label among them, likeliest first on the
     clean input; 0 for all, as the authors do. A step costs 2 forward passes and a backward pass a candidate; one backward
     pass where the goal is another than to leave the label, and has a single boundary. The paper's final search of three
     steps is left out, as in the authors' AutoAttack.
@@ -107,16 +106,10 @@ class FAB(_FAB):
 class FABT(_FAB):
     """FAB towards one class after another: section 5 of Croce & Hein, ICML 2020, arXiv:2003.01690, as AutoAttack runs it.
 
-    Each step projects the iterate and x0 onto the linearised boundary z_t = z_y within the box, and goes to a point
-    between the two projections, so that it nears the boundary and x0 at once. From an adversarial point it goes back
-    towards x0. Iterates may lie outside epsilon, where the Oracle counts no success; the nearest adversarial one,
-    projected, is returned.
-
-    2 forward passes and 1 backward pass a step, as in AutoAttack: the check of a
-    point cannot lend its pass to the next gradient, which is taken elsewhere after every adversarial point. targets: the
-    classes, likeliest first on the clean input. restarts: of every class, the first from x0, the
-    others from random points at half of the least of epsilon and the best distance. eta: overshoot. alpha_max: the most
-    pull towards x0. beta: how much of the way from x0 an adversarial point keeps.
+    The boundary of a step is z_t = z_y. The steps, restarts (of every class), eta, alpha_max and beta are those of `FAB`.
+    targets: the classes, likeliest first on the clean input. A step costs 2 forward passes and 1 backward pass, as in
+    AutoAttack: the check of a point cannot lend its pass to the next gradient, which is taken elsewhere after every
+    adversarial point.
     """
 
     targets: int = 9
