@@ -31,12 +31,12 @@ MUTANTS = [
     Mutant("threat/threat.py", "direction.mul_(per_row(size", "direction.mul_(-per_row(size", "test_conformance.py"),
     Mutant(
         "oracle.py",
-        "useful &= self.threat.contains(q[hits], self.x0[rows])",
+        "useful &= self.threat.contains(points, origins)",
         "pass",
         "test_conformance.py test_oracle.py",
     ),
     Mutant("oracle.py", "near = near & inside", "near = near", "test_oracle.py test_conformance.py"),
-    Mutant("oracle.py", "if level > granted:", "if False:", "test_oracle.py test_conformance.py"),
+    Mutant("oracle.py", "if level > granted and not", "if False and not", "test_oracle.py test_conformance.py"),
     Mutant("oracle.py", "near = margin > -self.guide.slack", "near = margin > self.guide.slack + 1", "test_oracle.py"),
     Mutant(
         "models/prepared.py", "reached = (margin > 0) & (goal.margin(exact, aim) > 0)", "reached = margin > 0", "test_oracle.py"
@@ -48,10 +48,16 @@ MUTANTS = [
     Mutant("oracle.py", "if failure is not None:", "if False:", "test_audit.py test_oracle.py"),
     Mutant("models/batched.py", "missing = -len(x) % self.quantum", "missing = 0", "test_conformance.py test_oracle.py"),
     Mutant("store/faults.py", "os.replace(temporary, path)", "path.write_bytes(data[: len(data) // 2])", "test_runs.py"),
-    Mutant("engine/execute.py", "rows = cases.open if stage.kind", "rows = clean[g].open if stage.kind", "test_profiles.py"),
+    Mutant("engine/execute.py", "rows = cases.open if stage.kind", "rows = clean[goal].open if stage.kind", "test_profiles.py"),
+    Mutant(
+        "engine/execute.py", 'np.isin(stored["ids"], ids)', 'np.isin(stored["ids"], ids[:1])', "test_profiles.py test_audit.py"
+    ),
+    Mutant("engine/executors.py", "ctypes.CDLL(None).prctl(", "print(", "test_executors.py"),
+    Mutant("engine/executors.py", "process.kill()", "pass", "test_executors.py"),
+    Mutant("models/narrow.py", "torch.matmul(weight.flatten(1).t(),", "torch.matmul(-weight.flatten(1).t(),", "test_narrow.py"),
     Mutant("threat/constraints.py", "low = torch.where(fixed, x0,", "low = torch.where(~fixed, x0,", "test_conformance.py"),
     Mutant("attacks/gradient/apgd.py", "eta[stalled] /= 2", "eta[stalled] /= 1", "test_apgd_fab.py"),
-    Mutant("attacks/minimal/fab.py", "x[hit] = torch.lerp(centre, found, self.beta)", "pass", "test_apgd_fab.py"),
+    Mutant("attacks/minimal/fab.py", "x.index_copy_(0, hit, torch.lerp(centre, found, self.beta))", "pass", "test_apgd_fab.py"),
     Mutant("attacks/blackbox/square.py", "better = (value > s.value)", "better = (value >= -1e9)", "test_square_deepfool.py"),
     Mutant("rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py"),
     Mutant("geometry/linf.py", "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)", "x", "test_geometry.py"),

@@ -265,22 +265,23 @@ class Oracle:
         transform: Transform | None = None,
     ) -> Answer:
         self._grant(model, level)
-        live = self.open
-        keep = live if rows is None else live[rows]
-        whole = bool(keep.all())
-        index = torch.arange(len(p), device=p.device) if whole else keep.nonzero()[:, 0]
+        live = self.open if rows is None else self.open[rows]
+        index = None if bool(live.all()) else live.nonzero()[:, 0]  # of the candidates asked about; None: all
         if self.budget is not None:
-            index = self._afford(index, rows)
-            whole = len(index) == len(p)
-        if len(index) == 0:
+            index = self._afford(torch.arange(len(p), device=p.device) if index is None else index, rows)
+        if index is not None and len(index) == 0:
             return self._blank(p, want)
-        q = p.detach() if whole else p.detach().index_select(0, index)
-        r = (index if rows is None else rows[index]) if rows is not None or not whole else None
-        parts = []
-        for start in range(0, len(q), model.rows):
-            span = slice(start, start + model.rows)
-            parts.append(self._answer(q[span], span if r is None else r[span], model, level, want, index[span], transform))
-        answer = parts[0] if len(parts) == 1 else _cat(parts)
+        q, r = p.detach(), rows
+        if index is not None:
+            q, r = q.index_select(0, index), index if rows is None else rows[index]
+            want = want[index] if isinstance(want, Tensor) else want
+        if len(q) <= model.rows:
+            answer = self._answer(q, r, model, level, want, transform)
+        else:
+            spans = [slice(start, start + model.rows) for start in range(0, len(q), model.rows)]
+            wants = [want[span] if isinstance(want, Tensor) else want for span in spans]
+            rs = [span if r is None else r[span] for span in spans]
+            answer = _cat([self._answer(q[s], r, model, level, w, transform) for s, r, w in zip(spans, rs, wants, strict=True)])
         backwards = 0 if level < Knowledge.GRADIENT else want.shape[1] if isinstance(want, Tensor) else 1
         ids = self.ids if r is None else self.ids[r]
         if level == Knowledge.TRANSFER or model is self.judge:
@@ -290,7 +291,7 @@ class Oracle:
         self._inspect(ids, answer)
         if transform is None and self.judged and (self.threat.knowledge > Knowledge.TRANSFER or level == Knowledge.TRANSFER):
             self._note(q, r, ids, answer.margin, once=rows is None)
-        return answer if whole else _scatter(answer, index, len(p))
+        return answer if index is None else _scatter(answer, index, len(p))
 
     def _grant(self, model: Batched, level: Knowledge) -> None:
         granted, own = self.threat.knowledge, model is not self.judge
@@ -302,22 +303,20 @@ class Oracle:
     def _answer(
         self,
         q: Tensor,
-        r: Tensor | slice,
+        r: Tensor | slice | None,
         model: Batched,
         level: Knowledge,
         want: Loss | Tensor | None,
-        at: Tensor,
         transform: Transform | None,
     ) -> Answer:
-        """Ask about one micro-batch."""
-        x0 = self.x0[r]
-        aim = self.aim.take(r)
-        if isinstance(want, Tensor):
-            want = want[at]
+        """Ask about one micro-batch; candidate i belongs to row r[i], to row i where r is None."""
+        x0, aim, keys, ids = self.x0, self.aim, self.stream.keys, self.ids
+        if r is not None:
+            x0, aim, keys, ids = x0[r], aim.take(r), keys[r], ids[r]
         if self.draws == 1 and not model.model.random:
-            return self._once(q, x0, aim, model, level, want, None, _bound(transform, Stream(self.stream.keys[r])))
-        calls = self.ledger.queries[self.ids[r]]  # by the row's own count: fresh at every call
-        draws = [Stream(self.stream.keys[r] ^ calls).at("draw", k) for k in range(self.draws)]
+            return self._once(q, x0, aim, model, level, want, None, _bound(transform, Stream(keys)))
+        calls = self.ledger.queries[ids]  # by the row's own count: fresh at every call
+        draws = [Stream(keys ^ calls).at("draw", k) for k in range(self.draws)]
         with torch.random.fork_rng():
             return _mean([self._once(q, x0, aim, model, level, want, draw, _bound(transform, draw)) for draw in draws])
 
@@ -381,7 +380,7 @@ class Oracle:
         """A hit, or one within the guide's slack, counts once the judge confirms it."""
         ledger = self.ledger
         near = margin > -self.guide.slack
-        if self.threat.epsilon < torch.inf:
+        if self.threat.epsilon < torch.inf and not self.stop:
             near &= ~ledger.broken[ids]  # any success will do
         if self.roams:  # what lies outside the set is neither a success nor close to one
             asked = near | (margin > ledger.closest_margin[ids]) if ledger.keep_closest else near

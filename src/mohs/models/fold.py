@@ -42,15 +42,18 @@ def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
 
 
 def _foldable(conv: nn.Module, norm: nn.Module) -> bool:
-    hooked = any(getattr(m, hooks, None) for m in (conv, norm) for hooks in _HOOKS)
-    plain = not hasattr(conv, "parametrizations") and not hasattr(norm, "parametrizations")
     return (
         _PAIRS.get(type(conv)) is type(norm)  # type: ignore[arg-type]
         and not norm.training
         and getattr(norm, "running_var", None) is not None
-        and plain
-        and not hooked
+        and not hooked(conv)
+        and not hooked(norm)
     )
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its forward: hooks, or weights that are computed."""
+    return any(getattr(module, hooks, None) for hooks in _HOOKS) or hasattr(module, "parametrizations")
 
 
 def put(root: nn.Module, name: str, module: nn.Module) -> None:

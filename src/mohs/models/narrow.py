@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mohs.models.fold import put, traced
+from mohs.models.fold import hooked, put, traced
 
 Sides = int | Sequence[int]
 CHANNELS = 4  # at most
@@ -76,7 +76,7 @@ def narrow_gradients(module: nn.Module) -> tuple[nn.Module, int]:
     for node in graph.graph.nodes:
         if node.op == "call_module":
             layer = graph.get_submodule(str(node.target))
-            if type(layer) is nn.Conv2d and layer.in_channels <= CHANNELS and layer.padding_mode == "zeros":
+            if type(layer) is nn.Conv2d and layer.in_channels <= CHANNELS and layer.padding_mode == "zeros" and not hooked(layer):
                 put(graph, str(node.target), NarrowConv2d(layer))
                 count += 1
         elif node.op == "call_function" and node.target in _FUNCTIONS and not node.kwargs:

@@ -17,6 +17,7 @@ from mohs.models.batched import Batched, measure_quantum
 from mohs.models.cpu import keep_freed_memory
 from mohs.models.fold import count_convolutions, fold_batch_norm, fold_normalisation
 from mohs.models.narrow import narrow_gradients
+from mohs.models.straight import straighten
 from mohs.models.torch_model import TorchModel
 from mohs.threat import Aim, Goal, Knowledge
 
@@ -207,11 +208,11 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: int
     ]
     if compiled:
         steps.append(("compile", _compile))  # which chooses layouts and gradients of its own
-    elif probes.ndim == 4:
-        if model.device.type == "cpu":
-            steps.append(("narrow gradients", _folded(narrow_gradients)))
-        if count_convolutions(model.module) >= CONVOLUTIONS:
-            steps.append(("channels last", _channels_last))
+    elif probes.ndim == 4 and model.device.type == "cpu":
+        steps.append(("narrow gradients", _folded(narrow_gradients)))
+    if not compiled:
+        large = probes.ndim == 4 and count_convolutions(model.module) >= CONVOLUTIONS
+        steps.append(("channels last", _channels_last) if large else ("straight-line code", _folded(straighten)))
     for name, step in steps:
         quantum = compiled if name == "compile" else 1
         try:

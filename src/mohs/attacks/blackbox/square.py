@@ -68,7 +68,8 @@ class Square(Attack):
             z, mass = search.move(s, window, u[:, i % BLOCK])
             value = oracle.scores(z, loss).loss
             better = (value > s.value).nonzero()[:, 0]
-            s.x[better], s.mass[better], s.value[better] = z[better], mass[better], value[better]
+            for old, new in ((s.x, z), (s.mass, mass), (s.value, value)):
+                old.index_copy_(0, better, new.index_select(0, better))
             u, *rows = oracle.compact(u, *s)
             s = State(*rows)
         return s.x
