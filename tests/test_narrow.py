@@ -60,6 +60,7 @@ class Net(nn.Module):
         return self.second(self.first(x).relu()).flatten(1)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export's own making
 @pytest.mark.parametrize("exported", [False, True])
 def test_graphs_take_it_for_their_first_layer(exported):
     x = torch.rand(4, 3, 8, 8)

@@ -269,7 +269,7 @@ class Oracle:
         index = None if bool(live.all()) else live.nonzero()[:, 0]  # of the candidates asked about; None: all
         if self.budget is not None:
             index = self._afford(torch.arange(len(p), device=p.device) if index is None else index, rows)
-        if index is not None and len(index) == 0:
+        if len(p if index is None else index) == 0:
             return self._blank(p, want)
         q, r = p.detach(), rows
         if index is not None:
