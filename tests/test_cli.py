@@ -266,7 +266,7 @@ WRONG = [
     ([*ONE, "--threat", "linf:0.2", "--epoch", "5"], "'epochs'"),
     ([*ONE, "--threat", "linf:0.2", "--out", "uap.npz"], "should end in .png"),
     ([*ONE, "--threat", "l0:5"], "makes changes in linf, l2, l1"),
-    ([*ONE, "--threat", "linf:0.2", "--knowledge", "scores"], "did you mean"),
+    ([*ONE, "--threat", "linf:0.2", "--knowledge", "scores"], "unknown option of UniversalPGD"),
     ([*ONE, "--threat", "linf:0.2+knowledge:scores"], "needs gradient"),
     ([*ONE, "--threat", "linf:0.2", "--held-out", "1"], "between 0 and 1"),
     ([*ONE, "--threat", "linf:0.2", "--test", "none.npz"], "none.npz"),

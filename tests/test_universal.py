@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ from mohs.errors import DataError, Refused, RequestError, ThreatError, UnknownNa
 from mohs.losses import cross_entropy
 from mohs.models import TorchModel, prepare
 from mohs.models.hidden import Hidden, layers
-from mohs.threat import L1, L2, Constraints, Knowledge, Linf, Targeted, Threat, Untargeted
+from mohs.threat import L1, L2, Constraints, Knowledge, Linf, Targeted, Untargeted, parse_threat
 from tests.conformance import distance, frozen_module, linear, world
 from tests.small import labelled, network
 
@@ -38,20 +39,23 @@ CRAFTS: dict[str, Craft] = {
 # crafts on a linear model: every example has the same nearest boundary
 
 
-@pytest.mark.parametrize("threat", [Linf(0.03), L2(0.2), L1(1.0)], ids=str)
-def test_the_gradient_craft_finds_the_best_change_of_a_linear_model(threat: Threat) -> None:
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_gradient_craft_finds_the_best_change_of_a_linear_model(norm: str) -> None:
     """epsilon times the steepest direction; in l1 the steepest of the top hundredth, here one entry."""
     model = linear()
-    made = UniversalPGD(epochs=20, batch=2)(model.world.prepared, model.world.x, threat=threat, rate=1.0)
-    toward = -model.w.view(1, 6, 6)
+    nearest, toward = model.distance(norm), -model.w.view(1, 6, 6)
     best = {
-        "linf": threat.epsilon * toward.sign(),
-        "l2": threat.epsilon * toward / toward.norm(),
-        "l1": threat.epsilon * toward.sign() * (toward.abs() == toward.abs().max()),
-    }[threat.name]
-    assert torch.allclose(made.change.double(), best, atol=2e-3 * threat.epsilon)
-    assert made.share == float(threat.epsilon > model.distance(threat.name))
-    assert made.share == 0.0 or threat.name != "l1"
+        "linf": toward.sign(),
+        "l2": toward / toward.norm(),
+        "l1": toward.sign() * (toward.abs() == toward.abs().max()),
+    }[norm]
+    craft = UniversalPGD(epochs=20, batch=2)
+    short = craft(model.world.prepared, model.world.x, threat=parse_threat(f"{norm}:{0.99 * nearest}"), rate=1.0)
+    assert torch.allclose(short.change.double(), 0.99 * nearest * best, atol=1e-3 * nearest)
+    assert short.share == 0.0
+    enough = craft(model.world.prepared, model.world.x, threat=parse_threat(f"{norm}:{1.01 * nearest}"), rate=1.0)
+    assert enough.share == 1.0
+    assert enough.backwards < short.backwards
 
 
 def test_deepfool_of_one_example_fools_all_of_a_linear_model_at_once() -> None:
@@ -64,7 +68,7 @@ def test_deepfool_of_one_example_fools_all_of_a_linear_model_at_once() -> None:
     n = len(model.world.x)
     # one example is told apart, walked (looked at, then linearised, then looked at again) and all are looked at once more
     assert made.backwards == 4  # of one step, to four classes
-    assert made.forwards <= 4 * n
+    assert made.forwards <= 4 * n + 2  # all are counted before the end, and once more after it
     small = UAP(epochs=3)(model.world.prepared, model.world.x, threat=L2(0.9 * nearest), rate=1.0)
     assert small.share == 0.0
     assert math.isclose(float(small.change.norm()), 0.9 * nearest, rel_tol=1e-5)  # projected onto the ball
@@ -232,7 +236,7 @@ def test_replay_asks_the_judge_alone_and_once() -> None:
         with torch.no_grad():
             found = w.module(moved).argmax(1)
         assert torch.equal(out.broken[:-1], (found != w.y)[:-1])
-        assert 0 < int(out.broken[:-1].sum())
+        assert int(out.broken[:-1].sum()) > 0
         assert torch.allclose(out.adversarial[:-1][out.broken[:-1]], moved[:-1][out.broken[:-1]], atol=1e-6)
         assert not out.forwards.any()
         assert not out.backwards.any()
@@ -327,9 +331,10 @@ def test_a_picture_and_the_change_beside_it(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "new" / "uap.safetensors")["point"], made.point)
     with safe_open(tmp_path / "new" / "uap.safetensors", "pt") as file:
         assert json.loads(file.metadata()["mohs"])["threat"] == "linf:0.2"
-    picture = Image.open(tmp_path / "new" / "uap.png")
-    assert picture.size == (256, 256)
-    shown = torch.tensor(list(picture.getdata())).view(256, 256)[16::32, 16::32]
+    with Image.open(tmp_path / "new" / "uap.png") as picture:
+        shown = torch.from_numpy(np.array(picture))
+    assert shown.shape == (256, 256)
+    shown = shown[16::32, 16::32]
     scale = float(made.point.abs().max())
     assert torch.allclose(shown / 255, 0.5 + made.point[0] / (2 * scale), atol=1 / 255)
     table, labels = torch.rand(20, 5), torch.randint(0, 3, (20,))
@@ -349,7 +354,7 @@ def test_the_loss_is_bounded() -> None:
     logits = torch.tensor([[0.0, 50.0], [0.0, 1.0]], requires_grad=True)
     loss = clipped(cross_entropy, 9.0)(logits, Aim(torch.tensor([0, 0])))
     loss.sum().backward()
-    assert float(loss[0]) == 9.0
+    assert float(loss[0].detach()) == 9.0
     assert logits.grad is not None
     assert not logits.grad[0].any()
     assert logits.grad[1].any()

@@ -89,7 +89,8 @@ class Universal:
     def __str__(self) -> str:
         return (
             f"{self.method} at {self.threat}, made from {self.made_from} examples: fooling rate {self.fooling} on "
-            f"{self.fooling.n} held-out ones, {self.crafted:.1%} on its own\naccuracy {self.clean} without, {self.accuracy} with it"
+            f"{self.fooling.n} held-out ones, {self.crafted:.1%} on its own\n"
+            f"accuracy {self.clean} without, {self.accuracy} with it"
         )
 
 

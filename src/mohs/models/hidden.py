@@ -44,6 +44,7 @@ class Hidden(Model):
             if node.op == "output":
                 node.args = (found,)
         graph.graph.eliminate_dead_code()
+        graph.delete_all_unused_submodules()
         graph.recompile()
         self.module, self.name = graph, f"{model.name}:{layer}"
         self.bounds, self.classes, self.device = model.bounds, model.classes, model.device

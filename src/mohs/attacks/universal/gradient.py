@@ -51,7 +51,7 @@ class UniversalPGD(Craft):
                 direction = threat.norm.steepest(threat.constraints.mutable(g))
                 v = within(v + self.step_size * threat.epsilon * direction, threat)
             share = float(reached(oracle, v, threat).double().mean())
-            if share > most:
+            if share >= most:
                 best, most = v, share
             if share >= rate:
                 break

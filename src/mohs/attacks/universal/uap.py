@@ -46,7 +46,7 @@ class UAP(Craft):
         for epoch in oracle.steps(self.epochs):
             v = self._pass(oracle, v, threat, shuffled(oracle, epoch))
             share = float(reached(oracle, v, threat).double().mean())
-            if share > most:
+            if share >= most:
                 best, most = v, share
             if share >= rate:
                 break
