@@ -1,4 +1,4 @@
-"""The battery behind `mohs curve`: one pass of minimal-norm attacks a norm, in which each starts from what is known."""
+"""The battery behind `mohs curve`: one pass of minimal-norm attacks a norm, each from what is known by then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from mohs.engine.profiles import Profile, Step
 from mohs.models import Model
 from mohs.threat import Threat
 
-# Fixed in advance, a norm each: what decides whether an example falls at all, and what then looks for the least change.
+# Fixed in advance, a norm each, on cifar_cnn_a_adv: FIRST decides whether an example falls at all and ends at its first
+# success; CHAINS then look for the least change of every example. FMN alone is within 6% of the chain's mean distance in l2
+# and 11% in l1, FAB-T within 2% and 9%; where they differ it is by single examples, so that both are run, and FMN once more
+# from the better of the two, in steps that fit what is left to gain.
 FIRST: dict[str, Attack] = {
     "linf": FMN(steps=20),
     "l2": FMN(steps=20),
@@ -19,10 +22,10 @@ FIRST: dict[str, Attack] = {
     "l0": SigmaZero(steps=20),
 }
 CHAINS: dict[str, tuple[Attack, ...]] = {
-    "linf": (FMN(steps=100), FABT(steps=30, targets=4), Bisection()),
-    "l2": (FMN(steps=100), FABT(steps=30, targets=4), Bisection()),
-    "l1": (FMN(steps=100), FABT(steps=30, targets=4), Bisection()),
-    "l0": (SigmaZero(steps=300), FMN(steps=100), Bisection()),
+    "linf": (FMN(), FABT(steps=30, targets=4), FMN(steps=50, warm=True, step_size=0.1, gamma=0.01), Bisection()),
+    "l2": (FMN(), FABT(steps=30, targets=4), FMN(steps=50, warm=True, step_size=0.1, gamma=0.01), Bisection()),
+    "l1": (FMN(), FABT(steps=30, targets=4), FMN(steps=50, warm=True), Bisection()),
+    "l0": (SigmaZero(steps=300), SigmaZero(steps=300, tau=0.1), Bisection()),
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mohs.attacks.base import Attack
 from mohs.attacks.minimal.ddn import cosine
 from mohs.attacks.minimal.deepfool import LEAST
-from mohs.geometry import L2
+from mohs.geometry import L2, per_row
 from mohs.oracle import Oracle
 from mohs.threat import L0, NormThreat, Threat
 
@@ -36,6 +36,7 @@ class FMN(Attack):
     step_size: float = 1.0
     gamma: float = 0.05
     gamma_final: float = 0.001
+    warm: bool = False
 
     paper = "Pintor et al., NeurIPS 2021, arXiv:2102.12827"
     minimal = True
@@ -46,6 +47,11 @@ class FMN(Attack):
         x, farthest = threat.origin(x0), threat.farthest(x0)
         best = torch.full_like(farthest, torch.inf)
         epsilon = torch.ones_like(farthest) if counts else best.clone()
+        if self.warm:
+            known = oracle.best.broken
+            x = torch.where(per_row(known, x), oracle.best.point, x)
+            best = torch.where(known, oracle.best.distance, best)
+            epsilon = torch.where(known, best, epsilon)
         for k in oracle.steps(self.steps):
             alpha = self.step_size * (0.01 + 0.99 * cosine(k, self.steps))
             gamma = self.gamma_final + (self.gamma - self.gamma_final) * cosine(k, self.steps)
