@@ -212,6 +212,9 @@ def make_job(
         others = [_surrogate(part, examples.x, request) for part in surrogates]
         if others:
             prepared = surrogate(prepared, others, examples.x[:8])
+            judge, guide = prepared.judge, prepared.guide
+            quantum = max(judge.quantum, guide.quantum)  # one for both, as a plan has it
+            prepared = prepared.pinned(judge.rows, quantum, guide.slack, judge.noise)
         plan = make_plan(
             profile, bound, goals, prepared, n=len(examples), seed=request.seed, time=request.time, processes=processes
         )

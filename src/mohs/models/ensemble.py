@@ -61,7 +61,6 @@ def surrogate(prepared: Prepared, models: Sequence[Model], x: Tensor) -> Prepare
             f"the surrogate {ensemble.name} has bounds {ensemble.bounds} and {ensemble.classes} classes, and the model "
             f"{judge.model.name} has {judge.model.bounds} and {judge.model.classes}"
         )
-    rows, quantum = min(m.rows for m in members), max(judge.quantum, *(m.quantum for m in members))
+    rows, quantum = min(m.rows for m in members), max(m.quantum for m in members)
     guide = Guide(ensemble, rows, quantum, log=tuple(f"surrogate {m.model.name}: {line}" for m in members for line in m.log))
-    judge = replace(judge, quantum=quantum)  # one for both, as a run has it
-    return replace(prepared, judge=judge, guide=guide, notes={**prepared.notes, "surrogate": ensemble.name})
+    return replace(prepared, guide=guide, notes={**prepared.notes, "surrogate": ensemble.name})

@@ -26,9 +26,9 @@ class FMN(Attack):
 
     One forward and backward pass a step. step_size is in units of the input, the same in every norm, as the step has
     length alpha in l2. The projection is onto ball and box together, where the authors clip after projecting. Before
-    a success the radius grows by a thousandth of the distance at least, or a boundary met exactly would not be crossed. Every
-    row
-    starts at x0; the authors may also start from adversarial points.
+    a success the radius grows by a thousandth of the distance at least, or a boundary met exactly would not be crossed. Rows
+    start at x0; with `warm`, those that earlier attacks of the same stage have broken start at the nearest success known and
+    at its radius, as the authors start from adversarial points.
     Pintor, Roli, Brendel, Biggio, NeurIPS 2021, arXiv:2102.12827.
     """
 
