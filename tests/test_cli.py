@@ -21,7 +21,7 @@ from mohs import auditing, demo
 from mohs.data import load_digits
 from mohs.store import Run
 
-COMMANDS = ["audit", "attack", "attacks", "resume", "runs", "report", "compare", "demo"]
+COMMANDS = ["audit", "attack", "curve", "universal", "attacks", "resume", "runs", "report", "compare", "demo"]
 QUICK = ["--data", "digits", "--threat", "linf:0.05", "--profile", "quick", "--limit", "16"]
 
 
@@ -214,6 +214,8 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(mohs_: Mohs, tmp_path: Pat
 
 
 AUDIT = ["audit", "demo", "--data", "digits", "--limit", "16"]
+ONE = ["universal", "demo", "--data", "digits", "--limit", "16"]
+CURVE = ["curve", "demo", "--data", "digits", "--limit", "16"]
 WRONG = [
     ([*AUDIT, "--threat", "lnif:0.1"], "did you mean 'linf'"),
     ([*AUDIT, "--threat", "linf:x"], "'x' is not a number"),
@@ -255,6 +257,28 @@ WRONG = [
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--outputs", "logit"], "logits"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--out", "x.npz"], "should end in .safetensors"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--goal", "topk:10"], "1 <= k < 10"),
+    ([*ONE, "--threat", "linf:0"], "a budget above 0"),
+    ([*ONE, "--threat", "linf:inf"], "a budget above 0"),
+    ([*ONE, "--threat", "linf:8"], "outside the box"),
+    ([*ONE, "--threat", "linf:0.2", "--fooling-rate", "0"], "(0, 1]"),
+    ([*ONE, "--threat", "linf:0.2", "--fooling-rate", "1.5"], "(0, 1]"),
+    ([*ONE, "--threat", "linf:0.2", "--method", "upa"], "did you mean 'uap'"),
+    ([*ONE, "--threat", "linf:0.2", "--epoch", "5"], "'epochs'"),
+    ([*ONE, "--threat", "linf:0.2", "--out", "uap.npz"], "should end in .png"),
+    ([*ONE, "--threat", "l0:5"], "makes changes in linf, l2, l1"),
+    ([*ONE, "--threat", "linf:0.2", "--knowledge", "scores"], "unknown option of UniversalPGD"),
+    ([*ONE, "--threat", "linf:0.2+knowledge:scores"], "needs gradient"),
+    ([*ONE, "--threat", "linf:0.2", "--held-out", "1"], "between 0 and 1"),
+    ([*ONE, "--threat", "linf:0.2", "--test", "none.npz"], "none.npz"),
+    (["attack", "replay", "demo", "--data", "digits", "--threat", "linf:0.1"], "Replay needs a point"),
+    (["attack", "replay", "demo", "--data", "digits", "--threat", "linf:0.1", "--point", "no.safetensors"], "does not exist"),
+    ([*CURVE, "--norm", "lnif"], "did you mean 'linf'"),
+    ([*CURVE, "--norm", "linf:0.1"], "over every epsilon"),
+    ([*CURVE, "--norm", "l2,l2"], "twice"),
+    ([*CURVE, "--norm", "l2", "--at", "linf:0.1"], "NORM:EPSILON"),
+    ([*CURVE, "--norm", "l2", "--at", "l2:much"], "not a number"),
+    ([*AUDIT, "--threat", "linf:0.1", "--surrogate", "demo:robst"], "did you mean 'demo:robust'"),
+    ([*AUDIT, "--threat", "linf:0.1", "--surrogate", "demo:robust", "--knowledge", "scores"], "grants scores"),
     (["resume", "runs/none"], "not a run"),
     (["report", "runs/none"], "not a run"),
     (["compare", "runs/none", "runs/neither"], "not a run"),
@@ -510,3 +534,90 @@ def test_an_attack_of_other_options_and_goals(mohs_: Mohs):
     near = mohs_("attack", "deepfool", "demo", "--data", "digits", "--threat", "l2:inf", "--limit", "8", "--json").json
     assert near["broken"] == 8
     assert near["median_distance"] > 0
+
+
+# one change for all
+
+
+def test_a_universal_change_is_made_judged_and_replayed(mohs_: Mohs, tmp_path: Path):
+    words = ["universal", "demo", "--data", "digits:train", "--test", "digits", "--limit", "256", "--threat", "linf:0.3"]
+    done = mohs_(*words, "--epochs", "4", "--out", "made/uap.png", "--json")
+    assert done.code == 0
+    told = done.json
+    assert told["settings"]["epochs"] == 4
+    assert told["made_from"] == 256
+    assert told["fooling_rate"]["n"] == len(load_digits("test")[1])
+    assert told["fooling_rate"]["interval95"][0] <= told["fooling_rate"]["low"] <= told["fooling_rate"]["interval95"][1]
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["uap.png", "uap.safetensors"]
+    assert (tmp_path / "made" / "uap.png").read_bytes().startswith(b"\x89PNG")
+    point = load_file(tmp_path / "made" / "uap.safetensors")["point"]
+    assert 0 < float(point.abs().max()) <= 0.3 * (1 + 1e-6)
+    module, (x, y) = demo.load_demo(), load_digits("test")
+    with torch.no_grad():
+        before, after = module(x).argmax(1), module((x + point).clamp(0, 1)).argmax(1)
+    assert abs(told["fooling_rate"]["low"] - float((before != after).double().mean())) < 0.005
+    assert abs(told["accuracy"]["low"] - float((after == y).double().mean())) < 0.005
+
+    replay = ["attack", "replay", "demo", "--data", "digits", "--point", "made/uap.safetensors", "--threat"]
+    again = mohs_(*replay, "linf:0.3", "--json").json  # of the label: a clean error is broken
+    assert abs(again["broken"] / again["n"] - float(((after != y) | (before != y)).double().mean())) < 0.005
+    less = mohs_(*replay, "linf:0.05", "--json").json
+    assert less["broken"] < again["broken"]
+    blind = mohs_(*replay, "linf:0.3", "--knowledge", "transfer", "--json").json
+    assert blind["forwards"] == blind["backwards"] == 0
+    save_file({"point": point[:, :4].contiguous()}, tmp_path / "half.safetensors")
+    wrong = mohs_("attack", "replay", "demo", "--data", "digits", "--point", "half.safetensors", "--threat", "linf:0.3")
+    assert wrong.code == 2
+    assert "shape [1, 4, 8]" in wrong.said
+
+    said = mohs_(*words, "--epochs", "1", "--fooling-rate", "1")
+    for part in ("fooling rate", "held-out", "accuracy", "without", "was not reached", "passes"):
+        assert part in said.out
+
+
+@pytest.mark.parametrize("method", ["uap", "singular"])
+def test_other_ways_to_a_universal_change(mohs_: Mohs, method: str):
+    words = ["universal", "demo", "--data", "digits", "--limit", "48", "--threat", "l2:2", "--method", method, "--json"]
+    told = mohs_(*words).json
+    assert told["made_from"] == 36
+    assert told["fooling_rate"]["n"] == 12
+    assert told["forwards"] > 0
+
+
+# curves
+
+
+def test_a_curve_is_a_run_with_a_table(mohs_: Mohs, tmp_path: Path):
+    words = ["curve", "demo", "--data", "digits", "--limit", "12", "--norm", "linf,l2", "--at", "linf:0.05", "--at", "l2:0.3"]
+    done = mohs_(*words, "--out", "c", "--json")
+    assert done.code == 0
+    told = done.json
+    assert set(told["norms"]) == {"linf", "l2"}
+    assert len(told["norms"]["l2"]["distances"]) == 12
+    assert [row["norm"] for row in told["robust_accuracy"]] == ["linf", "l2"]
+    for row in told["robust_accuracy"]:
+        far = told["norms"][row["norm"]]["distances"]
+        assert row["low"] == sum(d is None or d > row["epsilon"] * (1 + 1e-6) + 2e-7 for d in far) / 12
+    assert Run.open(tmp_path / "c").complete
+    assert (tmp_path / "c" / "report.html").stat().st_size > 1000
+    said = mohs_("resume", "c")  # there is nothing left to do
+    assert said.code == 0
+    table = mohs_(*words)
+    assert table.code == 0
+    for part in ("linf", "l2", "50% broken within", "robust accuracy at linf:0.05", "report.html"):
+        assert part in table.out
+
+
+def test_attacks_on_surrogates_are_judged_once_an_example(mohs_: Mohs, tmp_path: Path):
+    words = ["audit", "demo", "--data", "digits", "--limit", "16", "--threat", "linf:0.3", "--profile", "quick", "--out", "t"]
+    done = mohs_(*words, "--surrogate", "demo:standard", "--surrogate", "demo", "--json")
+    assert done.code == 0
+    (threat,) = done.json["threats"]
+    assert threat["text"] == "linf:0.3+knowledge:transfer"
+    assert [stage["name"] for stage in threat["stages"]] == ["transfer"]
+    assert done.json["profile"].startswith("quick-transfer")
+    assert threat["boundary"] > 0  # demo is one of its own surrogates
+    run = Run.open(tmp_path / "t")
+    assert [other["name"] for other in run.spec["surrogates"]] == ["demo:standard", "demo"]
+    assert "--surrogate demo:standard --surrogate demo" in run.spec["request"]["command"]
+    assert mohs_("resume", "t").code == 0

@@ -134,8 +134,9 @@ def test_superdeepfool_is_exact_on_a_linear_model_and_stops_there() -> None:
 # DDN and FMN
 
 
-def recorded(attack: Attack, threat: str, margin: list[float]) -> list[Tensor]:
-    """The points that an attack asks about, where the answer's gradient is fixed and its margin as given."""
+def recorded(attack: Attack, threat: str, margin: list[float], known: Tensor | None = None) -> list[Tensor]:
+    """The points that an attack asks about, where the answer's gradient is fixed and its margin as given. known: a success
+    of an earlier attack."""
     asked: list[Tensor] = []
     x = torch.full((1, 1, 2, 2), 0.5)
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
@@ -148,6 +149,9 @@ def recorded(attack: Attack, threat: str, margin: list[float]) -> list[Tensor]:
 
     oracle = Oracle.begin(prepared, parse_threat(threat), Untargeted(), x, torch.zeros(1, dtype=torch.long), ids=torch.arange(1))
     oracle.gradient = gradient  # type: ignore[method-assign]
+    if known is not None:
+        ledger = oracle.ledger
+        ledger.broken[:], ledger.point[:], ledger.distance[:] = True, known, oracle.threat.distance(known, x)
     attack.run(oracle, oracle.x0, oracle.threat)
     return asked
 
@@ -166,6 +170,19 @@ def test_fmn_radius_is_the_linear_distance_until_a_success(kind: str, dual: floa
     sizes = [float(norm.distance(p - 0.5)) for p in asked]
     first = 1 / dual
     assert sizes == pytest.approx([0, first, first * 0.9, first * 0.9 * 1.1], rel=1e-4)
+
+
+def test_fmn_goes_on_from_a_known_success_at_its_radius() -> None:
+    known = torch.tensor([[[[0.5, 0.7], [0.5, 0.9]]]])
+    far = float((known - 0.5).norm())
+    options = {"steps": 3, "gamma": 0.1, "gamma_final": 0.1, "step_size": 2.0}
+    asked = recorded(FMN(warm=True, **options), "l2:inf", [0.5, -0.5, -0.5], known)  # type: ignore[arg-type]
+    assert torch.equal(asked[0], known)
+    assert [float((p - 0.5).norm()) for p in asked] == pytest.approx([far, 0.9 * far, 0.9 * 1.1 * far], rel=1e-4)
+    cold = recorded(FMN(**options), "l2:inf", [-0.5] * 3, known)  # type: ignore[arg-type]
+    alone = recorded(FMN(warm=True, **options), "l2:inf", [-0.5] * 3)  # type: ignore[arg-type]
+    assert not (cold[0] - 0.5).any()
+    assert not (alone[0] - 0.5).any()
 
 
 def test_fmn_counts_by_ones_in_l0() -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import mohs
+from mohs import auditing
 from mohs.attacks import find
 from mohs.attacks.gradient.mifgsm import MIFGSM
 from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM
 from mohs.attacks.transfer.lgv import lgv
 from mohs.attacks.transfer.transforms import diversify, jump, shrink, smooth
-from mohs.errors import ModelError, Refused, RequestError
+from mohs.errors import ModelError, Refused, RequestError, RunError
 from mohs.losses import cross_entropy, logit_difference
 from mohs.models import TorchModel, prepare
 from mohs.models.ensemble import Ensemble, surrogate
 from mohs.oracle import Oracle
 from mohs.rng import Stream
+from mohs.store import Run
 from mohs.threat import Knowledge, Linf, Untargeted
 from tests.conformance import frozen_module, world
 from tests.small import Linear
@@ -297,3 +301,83 @@ def test_lgv_collects_models_on_the_way() -> None:
     prepared = surrogate(w.prepared, [TorchModel(made, classes=6) for made in collected], w.x)
     assert isinstance(prepared.guide.model, Ensemble)
     assert isinstance(collected[0], nn.Module)
+
+
+# audits by surrogates
+
+
+class Labels(TorchModel):
+    """A victim that grants labels alone."""
+
+    gives = Knowledge.LABEL
+
+
+@pytest.mark.parametrize("text", ["linf:0.06", "l2:0.5", "l1:4", "l0:12"])
+@pytest.mark.parametrize("profile", ["quick", "standard"])
+def test_an_audit_by_surrogates_asks_the_model_once_an_example(text: str, profile: str) -> None:
+    w = world()
+    victim = Labels(w.module, classes=6)
+    near = frozen_module()
+    with torch.no_grad():
+        near[0].weight.add_(0.02 * torch.randn(near[0].weight.shape, generator=torch.Generator().manual_seed(0)))
+    found = mohs.audit(victim, (w.x, w.y), threats=[text], surrogates=[near, frozen_module(2)], profile=profile, rows=16)
+    (threat,) = found.verdict.threats
+    assert threat.text == f"{text}+knowledge:transfer"
+    assert found.run.spec["plan"]["threats"][0]["knowledge"] == "transfer"
+    assert found.verdict.profile.startswith(f"{profile}-transfer")
+    assert [stage.name for stage in threat.stages] == ["transfer"]
+    assert threat.score.undecided == 0
+    assert threat.boundary > 0
+    rows = found.run.records().to_pylist()
+    made = [row for row in rows if row["stage"] == 0]
+    assert len(made) == threat.score.n - threat.natural
+    for row in made:  # asked once, and a success confirmed
+        assert row["queries"] - row["forwards"] == 1 + (row["status"] == "broken")
+        assert row["backwards"] > 0
+    assert len(found.run.spec["surrogates"]) == 2
+
+
+def test_surrogates_that_break_the_model_less_the_more_they_differ() -> None:
+    w = world()
+    same, other = (
+        mohs.audit(w.module, (w.x, w.y), threats=["linf:0.03"], surrogates=[frozen_module(seed)], profile="quick", rows=16)
+        for seed in (1, 7)
+    )
+    assert same.robust_accuracy["linf:0.03+knowledge:transfer"] < other.robust_accuracy["linf:0.03+knowledge:transfer"]
+
+
+def test_surrogates_that_do_not_fit_an_audit_are_refused() -> None:
+    w = world()
+    wrong = {
+        "5 classes": TorchModel(nn.Sequential(*list(frozen_module())[:-1], nn.Linear(256, 5)).eval(), classes=5),
+        "does not fit": nn.Sequential(nn.Flatten(), nn.Linear(50, 6)).eval(),
+        "gives labels": Labels(frozen_module(2), classes=6),
+        "bounds": TorchModel(frozen_module(2), classes=6, bounds=(-1.0, 1.0)),
+    }
+    for said, model in wrong.items():
+        with pytest.raises(ModelError, match=said):
+            mohs.audit(w.module, (w.x, w.y), threats=["linf:0.03"], surrogates=[model], profile="quick")
+    threats = ["linf:0.03+knowledge:scores"]
+    with pytest.raises(RequestError, match="grants scores"):
+        mohs.audit(w.module, (w.x, w.y), threats=threats, surrogates=[frozen_module(2)], profile="quick")
+
+
+def test_an_audit_by_surrogates_is_resumed_with_the_same_ones(tmp_path: Path) -> None:
+    w = world()
+    options = {"threats": ["linf:0.03"], "profile": "quick", "rows": 16}
+    job = auditing.make_job(w.module, (w.x, w.y), surrogates=[frozen_module(2)], **options)
+    run = Run.create(tmp_path / "run", auditing.describe(job))
+    with pytest.raises(RunError, match="surrogates"):
+        mohs.resume(run.folder, model=w.module, data=(w.x, w.y), surrogates=[frozen_module(3)])
+    done = mohs.resume(run.folder, model=w.module, data=(w.x, w.y), surrogates=[frozen_module(2)])
+    whole = mohs.audit(w.module, (w.x, w.y), surrogates=[frozen_module(2)], **options)
+    assert done.robust_accuracy == whole.robust_accuracy
+    columns = ["seconds"]
+    assert done.run.records().drop_columns(columns).equals(whole.run.records().drop_columns(columns))
+
+
+def test_bisection_is_no_part_of_a_transfer() -> None:
+    """It asks the model at every radius: without surrogates too, such an audit goes without a curve."""
+    w = world()
+    found = mohs.audit(w.module, (w.x, w.y), threats=["linf:0.03+knowledge:transfer"], profile="quick", rows=16)
+    assert "asks the model at every radius" in found.run.spec["plan"]["threats"][0]["stages"][-1]["inapplicable"]

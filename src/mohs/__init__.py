@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mohs import attacks
     from mohs.auditing import Result, audit, resume
+    from mohs.crafting import universal
+    from mohs.curving import curve
     from mohs.errors import MohsError, RequestError, RunFailed
     from mohs.ledger import Outcome, Status
     from mohs.models import Model, TorchModel, load_model, prepare
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "mohs.auditing": ("Result", "audit", "resume"),
+    "mohs.crafting": ("universal",),
+    "mohs.curving": ("curve",),
     "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
     "mohs.ledger": ("Outcome", "Status"),
     "mohs.models": ("Model", "TorchModel", "load_model", "prepare"),
@@ -45,11 +49,13 @@ __all__ = [
     "TorchModel",
     "attacks",
     "audit",
+    "curve",
     "load_model",
     "parse_goal",
     "parse_threat",
     "prepare",
     "resume",
+    "universal",
 ]
 
 

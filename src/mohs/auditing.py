@@ -10,7 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
@@ -22,23 +22,27 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mohs.data import Examples, load_data
+from mohs.engine.curves import CURVE
 from mohs.engine.execute import Progress, execute
 from mohs.engine.executors import most_processes
 from mohs.engine.plan import Plan, make_plan
-from mohs.engine.profiles import find_profile
-from mohs.errors import RequestError, RunError
+from mohs.engine.profiles import Profile, find_profile
+from mohs.engine.transfers import transferred
+from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
 from mohs.models.contract import Finding, check_contract
 from mohs.models.cpu import threads
+from mohs.models.ensemble import surrogate
 from mohs.store import Run
 from mohs.store.verdict import Verdict, verdict_of
-from mohs.threat import Goal, Threat, parse_goal, parse_threat
+from mohs.threat import Goal, Knowledge, Threat, parse_goal, parse_threat
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 Watcher = Callable[[Progress], None]
+AnyModel = str | Model | nn.Module
 
 
 class Request(BaseModel):
@@ -59,6 +63,7 @@ class Request(BaseModel):
     compile: bool = False
     time: float | None = None
     trust_pickle: bool = False
+    surrogates: list[str] = []
     require: list[str] = []
     confident: list[str] = []
 
@@ -73,6 +78,7 @@ class Job:
     threats: dict[str, Threat]
     plan: Plan
     findings: list[Finding]
+    surrogates: list[Model] = field(default_factory=list)
 
 
 class Result:
@@ -125,6 +131,7 @@ def audit(
     data: str | tuple[Tensor, Tensor] | Examples,
     *,
     threats: Sequence[str | Threat],
+    surrogates: Sequence[AnyModel] = (),
     out: str | Path | None = None,
     watch: Watcher | None = None,
     **options: Any,
@@ -132,10 +139,12 @@ def audit(
     """Audit a model on data under every threat.
 
     model: a module in evaluation mode, a Model, or what `mohs audit` takes. data: (x [n, *input] in the bounds, y [n]),
-    or what `--data` takes. out: the run folder; without it the run lives as long as the result. watch: called after every
-    unit. options: the fields of `Request`. Raises RequestError where the request is wrong, before anything is written.
+    or what `--data` takes. surrogates: models of the adversary's own; given any, the threats' knowledge is `transfer`: one
+    attack on their mean, which `model` judges once an example. out: the run folder; without it the run lives as long as the
+    result. watch: called after every unit. options: the fields of `Request`. Raises RequestError where the request is wrong,
+    before anything is written.
     """
-    job = make_job(model, data, threats=threats, **options)
+    job = make_job(model, data, threats=threats, surrogates=surrogates, **options)
     if out is not None:
         run = Run.create(out, describe(job))
         carry_out(run, job, watch)
@@ -153,18 +162,21 @@ def resume(
     model: str | Model | nn.Module | None = None,
     data: str | tuple[Tensor, Tensor] | Examples | None = None,
     threats: Sequence[str | Threat] | None = None,
+    surrogates: Sequence[AnyModel] | None = None,
     watch: Watcher | None = None,
 ) -> Result:
-    """Go on with a run. model, data, threats: only where the run was made from objects, not from names."""
+    """Go on with a run. model, data, threats, surrogates: only where the run was made from objects, not from names."""
     run = Run.open(folder)
     if run.complete:
         return Result(run)
     asked = Request.model_validate({**run.spec["request"]["given"], **run.spec["request"]["defaulted"]})
-    options = asked.model_dump(exclude={"model", "data", "threats"})
-    job = make_job(model or asked.model, data or asked.data, threats=threats or asked.threats, **options)
+    options = asked.model_dump(exclude={"model", "data", "threats", "surrogates"})
+    options |= {"threats": threats or asked.threats, "surrogates": surrogates or asked.surrogates}
+    job = make_job(model or asked.model, data or asked.data, **options)
     plan = Plan.model_validate(run.spec["plan"])
     _same(run, "data", job.data.sha256(), run.spec["data"]["sha256"])
     _same(run, "model", job.prepared.judge.model.fingerprint(), run.spec["model"]["sha256"])
+    _same(run, "surrogates", [m.fingerprint() for m in job.surrogates], [m["sha256"] for m in run.spec.get("surrogates", [])])
     _same(run, "threats", [t.constraints for t in job.plan.threats], [t.constraints for t in plan.threats])
     run.event("resumed")
     carry_out(run, job, watch)
@@ -176,15 +188,18 @@ def make_job(
     data: str | tuple[Tensor, Tensor] | Examples,
     *,
     threats: Sequence[str | Threat],
+    surrogates: Sequence[AnyModel] = (),
     **options: Any,
 ) -> Job:
     """Load, check and plan; nothing is written."""
     examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
     if not threats:
         raise RequestError("an audit needs a threat, such as linf:8/255")
-    parsed = {threat if isinstance(threat, str) else str(threat): _threat(threat) for threat in threats}
+    parsed = dict(_named(threat, bool(surrogates)) for threat in threats)
+    if surrogates:
+        options["surrogates"] = [_name(part) for part in surrogates]
     request = make_request(model, data, list(parsed), options)
-    profile = find_profile(request.profile)
+    profile = _profile(request)
     subject = load(model, examples.x, request)
     findings = check_contract(subject, examples.x, examples.y)
     bound = {text: threat.within(subject.bounds) for text, threat in parsed.items()}
@@ -194,10 +209,16 @@ def make_job(
     processes = 1 if request.compile else most_processes(subject, torch.get_num_threads(), request.rows)
     with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
         prepared = prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile)
+        others = [_surrogate(part, examples.x, request) for part in surrogates]
+        if others:
+            prepared = surrogate(prepared, others, examples.x[:8])
+            judge, guide = prepared.judge, prepared.guide
+            quantum = max(judge.quantum, guide.quantum)  # one for both, as a plan has it
+            prepared = prepared.pinned(judge.rows, quantum, guide.slack, judge.noise)
         plan = make_plan(
             profile, bound, goals, prepared, n=len(examples), seed=request.seed, time=request.time, processes=processes
         )
-    return Job(request, prepared, examples, bound, plan, findings)
+    return Job(request, prepared, examples, bound, plan, findings, others)
 
 
 def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
@@ -246,6 +267,7 @@ def describe(job: Job) -> dict[str, Any]:
             "gives": str(model.gives),
             "random": model.random,
         },
+        "surrogates": [{"name": m.name, "sha256": m.fingerprint()} for m in job.surrogates],
         "findings": [{"severity": f.severity, "code": f.code, "message": f.message} for f in job.findings],
         "environment": environment(),
     }
@@ -258,7 +280,9 @@ def command(request: Request) -> str:
     words = ["mohs", "audit", request.model, "--data", request.data]
     for threat in request.threats:
         words += ["--threat", threat]
-    for name in sorted(request.model_fields_set - {"model", "data", "threats", "require", "confident"}):
+    for other in request.surrogates:
+        words += ["--surrogate", other]
+    for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", "require", "confident"}):
         value = getattr(request, name)
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -321,7 +345,7 @@ def make_request(model: object, data: object, threats: list[str], options: dict[
     from pydantic import ValidationError
 
     named = {
-        "model": model if isinstance(model, str) else f"<{type(model).__name__}>",
+        "model": _name(model),
         "data": data if isinstance(data, str) else "<tensors>",
         "threats": threats,
     }
@@ -334,8 +358,37 @@ def make_request(model: object, data: object, threats: list[str], options: dict[
         raise RequestError(f"option {where}: {first['msg']} (given: {first.get('input')!r}); the options are {fields}") from None
 
 
-def _threat(threat: str | Threat) -> Threat:
-    return parse_threat(threat) if isinstance(threat, str) else threat
+def _name(model: object) -> str:
+    return model if isinstance(model, str) else f"<{type(model).__name__}>"
+
+
+def _named(threat: str | Threat, transfers: bool) -> tuple[str, Threat]:
+    """A threat with its text; of knowledge `transfer` where it `transfers`."""
+    text = str(threat)
+    parsed = parse_threat(threat) if isinstance(threat, str) else threat
+    if not transfers or (parsed.knowledge == Knowledge.TRANSFER and "+knowledge:" in text):
+        return text, parsed
+    if "+knowledge:" in text:
+        raise RequestError(
+            f"the threat {text} grants {parsed.knowledge}, and an attack on surrogates asks for nothing: leave it out"
+        )
+    return f"{text}+knowledge:transfer", replace(parsed, knowledge=Knowledge.TRANSFER)
+
+
+def _profile(request: Request) -> Profile:
+    profile = CURVE if request.profile == CURVE.name else find_profile(request.profile)
+    return transferred(profile) if request.surrogates else profile
+
+
+def _surrogate(model: AnyModel, x: Tensor, request: Request) -> Model:
+    """A surrogate that takes the same examples, and gives gradients."""
+    try:
+        loaded = load(model, x, request)
+    except ModelError as error:
+        raise ModelError(f"the surrogate {_name(model)} does not fit: {error}") from error
+    if loaded.gives < Knowledge.GRADIENT:
+        raise ModelError(f"the surrogate {loaded.name} gives {loaded.gives}, and an attack is made on its gradients")
+    return loaded
 
 
 def _goals(goal: Goal, model: Model) -> list[Goal]:

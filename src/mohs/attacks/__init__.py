@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mohs.attacks.sparse.sigma_zero import SigmaZero
     from mohs.attacks.sparse.sparse_rs import SparseRS
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
+    from mohs.attacks.universal.replay import Replay
 
 TABLE: dict[str, str] = {
     "fgsm": "mohs.attacks.gradient.fgsm:FGSM",
@@ -80,6 +81,7 @@ TABLE: dict[str, str] = {
     "sigma-zero": "mohs.attacks.sparse.sigma_zero:SigmaZero",
     "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
+    "replay": "mohs.attacks.universal.replay:Replay",
 }
 
 _CLASSES = {path.rpartition(":")[2]: path for path in TABLE.values()}
@@ -161,6 +163,7 @@ __all__ = [
     "DeepFool",
     "Jitter",
     "OptimizerPGD",
+    "Replay",
     "SigmaZero",
     "SparseRS",
     "Square",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mohs.aim import Aim
-from mohs.errors import Refused, RequestError, UnknownName
+from mohs.attacks.settings import Settings
+from mohs.errors import Refused
 from mohs.ledger import Outcome
-from mohs.losses import by_name, name_of
 from mohs.models import Model, Prepared, as_model, prepare
 from mohs.models.prepared import Guide
 from mohs.oracle import Oracle
@@ -23,7 +22,7 @@ from mohs.threat import Goal, Knowledge, Threat, Untargeted, parse_goal, parse_t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
+class Attack(Settings, ABC):
     """A frozen dataclass of hyper-parameters with `run`, which reads like the paper's algorithm box.
 
     restarts: independent tries, each on the rows the earlier ones left open.
@@ -136,40 +135,3 @@ class Attack(ABC):
             oracle.settle_origin()
             outcomes.append(self.on(oracle))
         return Outcome.cat(outcomes)
-
-    # specs
-
-    def spec(self) -> dict[str, object]:
-        """The hyper-parameters as plain data; `from_spec` of the class gives an equal attack."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: name_of(value) if callable(value) else value for name, value in values.items()}
-
-    @classmethod
-    def from_spec(cls, spec: dict[str, object]) -> Attack:
-        """An attack from plain data; UnknownName for a field it does not have, RequestError for a value that does not fit."""
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        for name in spec:
-            if name not in fields:
-                raise UnknownName(f"option of {cls.__name__}", name, fields)
-        loaded = {name: _value(cls, fields[name], value) for name, value in spec.items()}
-        return cls(**loaded)  # type: ignore[arg-type]
-
-
-def _value(cls: type[Attack], field: dataclasses.Field[object], value: object) -> object:
-    """A value of a spec or of the command line, in the type of the field's default."""
-    default = field.default
-    if callable(default):
-        return by_name(value) if isinstance(value, str) else value
-    kind = type(default)
-    if isinstance(value, str) and kind is bool and value.lower() in ("true", "false", "yes", "no"):
-        return value.lower() in ("true", "yes")
-    if isinstance(value, str) and kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            raise RequestError(f"{cls.__name__}: {field.name} should be {kind.__name__}, not {value!r}") from None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if default is not None and default is not dataclasses.MISSING and not isinstance(value, kind):
-        raise RequestError(f"{cls.__name__}: {field.name} should be {kind.__name__}, not {value!r}")
-    return tuple(value) if isinstance(value, list) else value

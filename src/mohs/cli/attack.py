@@ -56,7 +56,7 @@ def command(
     from mohs.store.verdict import Score
     from mohs.threat import parse_goal, parse_threat
 
-    chosen = table.make({"attack": attack, **_options(context.args)})
+    chosen = table.make({"attack": attack, **options.own(context.args)})
     threat = threat or _free(attack, chosen)
     text = f"{threat}+knowledge:{knowledge}" if knowledge else threat
     parsed, aim = parse_threat(text), parse_goal(_goal(goal, target))
@@ -112,15 +112,6 @@ def _goal(goal: str, target: str | None) -> str:
     if goal != "untargeted":
         raise RequestError(f"--target {target} is short for --goal targeted:{target}, and --goal {goal} was given too")
     return f"targeted:{target}"
-
-
-def _options(words: list[str]) -> dict[str, str]:
-    """`--step-size 0.1 --loss dlr`, as the attack's fields."""
-    names, values = words[::2], words[1::2]
-    for name in names:
-        if not name.startswith("--") or len(names) != len(values):
-            raise RequestError(f"cannot read {' '.join(words)!r}: the attack's own options are given as --name value")
-    return {name[2:].replace("-", "_"): value for name, value in zip(names, values, strict=True)}
 
 
 def _keep(path: Path, examples, outcome) -> None:  # type: ignore[no-untyped-def]

@@ -23,6 +23,13 @@ def command(
     profile: Annotated[str, typer.Option(help="`quick`, `standard` or `deep`: see `mohs attacks --profiles`.")] = "standard",
     goal: options.Goal = "untargeted",
     knowledge: options.Knowledge = None,
+    surrogate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model of the adversary's own, attacked in place of MODEL, which judges once an example. As often as wanted.",
+            show_default=False,
+        ),
+    ] = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     bounds: options.Bounds = "0,1",
@@ -51,6 +58,7 @@ def command(
 
     lines, sure = load_policy(policy) if policy else ([], [])
     lines, sure = [*lines, *(require or [])], [*sure, *(confident or [])]
+    knowledge = "transfer" if surrogate and knowledge is None else knowledge
     texts = [f"{text}+knowledge:{knowledge}" if knowledge else text for text in threat]
     for line in (*lines, *sure):
         parse_requirement(line, texts)
@@ -72,7 +80,7 @@ def command(
     }
     chosen["bounds"] = options.bounds_of(bounds)
     given = {name: value for name, value in chosen.items() if value != job_of.Request.model_fields[name].default}
-    work = job_of.make_job(model, data, threats=texts, **given)
+    work = job_of.make_job(model, data, threats=texts, surrogates=surrogate or [], **given)
     for finding in work.findings:
         errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
     if dry_run:

@@ -64,3 +64,12 @@ def seconds_of(text: str | None) -> float | None:
     if not found or float(found[1]) == 0:
         raise RequestError(f"--time should read 90s, 10m or 2h; not {text!r}")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def own(words: list[str]) -> dict[str, str]:
+    """What a command does not know itself, `--step-size 0.1 --loss dlr`, as fields of an attack or craft."""
+    names, values = words[::2], words[1::2]
+    for name in names:
+        if not name.startswith("--") or len(names) != len(values):
+            raise RequestError(f"cannot read {' '.join(words)!r}: the attack's own options are given as --name value")
+    return {name[2:].replace("-", "_"): value for name, value in zip(names, values, strict=True)}

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from mohs.errors import RequestError
 from mohs.store.run import Run
 from mohs.store.verdict import ThreatVerdict
 
 SIDE = 96  # pixels; larger images are drawn smaller
+LEAST_SIDE = 256  # pixels; a picture of its own is drawn about so large at least
 EACH, ALL = 9, 24  # most pictures of a threat, and of the page
 CHANGES = 8  # features named of an example that is no image
 NICE = (1, 2, 3, 5)
@@ -160,3 +162,18 @@ def _changes(x: np.ndarray, after: np.ndarray, low: float, high: float) -> tuple
         start = (min(old, new) - low) / span
         found.append(Change(index, old, new, min(max(start, 0.0), 1.0), min(abs(new - old) / span, 1.0)))
     return tuple(found)
+
+
+def change_png(change: np.ndarray) -> bytes:
+    """A PNG of a change of images [channels, height, width]: grey where nothing changes, magnified to the whole range, small
+    ones drawn larger. RequestError where it is no change of images."""
+    pixels = _pixels(change.astype(np.float64))
+    if pixels is None:
+        raise RequestError(f"a change of shape {list(change.shape)} is no picture: give --out a name that ends in .safetensors")
+    shown = 0.5 + pixels / (2 * max(float(np.abs(pixels).max()), 1e-12))
+    picture = Image.fromarray(np.rint(shown * 255).astype(np.uint8))
+    times = max(1, LEAST_SIDE // max(picture.size))
+    picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return file.getvalue()

@@ -76,6 +76,10 @@ class Threat(ABC):
     def check(self, x0: Tensor) -> None:
         """Raise ThreatError where the threat does not fit the examples."""
 
+    def shared(self, change: Tensor, x0: Tensor) -> Tensor:
+        """One change [1, *point], the same for all rows, as their points."""
+        return self.project(change.expand(len(x0), *change.shape[1:]).clone(), x0)
+
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """[rows] bool, decided in float64 with one float32 ulp of the bounds to spare."""
         return self.distance(p, x0) <= self.epsilon * (1 + 1e-6) + self.rounding()
@@ -144,6 +148,10 @@ class NormThreat(Threat):
     def project(self, p: Tensor, x0: Tensor, epsilon: Number | None = None) -> Tensor:
         low, high = self.constraints.box(x0, self.bounds)
         return self.norm.project(p, x0, self.epsilon if epsilon is None else epsilon, low, high)
+
+    def shared(self, change: Tensor, x0: Tensor) -> Tensor:
+        """x0 + change, projected."""
+        return self.project(x0 + change, x0)
 
     def farthest(self, x0: Tensor) -> Tensor:
         """[rows] float64: the distance of the point of the box that is farthest from x0."""

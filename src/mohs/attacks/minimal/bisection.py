@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from mohs.attacks.base import Attack
+from mohs.errors import Refused
 from mohs.geometry import per_row
+from mohs.models import Model
 from mohs.oracle import Oracle
-from mohs.threat import Knowledge, Threat
+from mohs.threat import Goal, Knowledge, Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class Bisection(Attack):
     paper = "bisection to the boundary, as in Brendel et al., ICLR 2018, arXiv:1712.04248"
     knowledge = Knowledge.LABEL
     minimal = True
+
+    def check(self, threat: Threat, goal: Goal, model: Model) -> None:
+        super().check(threat, goal, model)
+        if threat.knowledge == Knowledge.TRANSFER:
+            raise Refused(f"Bisection asks the model at every radius, and the threat {threat} grants {threat.knowledge}")
 
     def passes(self, classes: int) -> tuple[int, int]:
         return 3 * self.steps, 0  # the judge asks again, in float64 too

@@ -10,7 +10,7 @@ from torch import Tensor
 from mohs.attacks.base import Attack
 from mohs.attacks.minimal.ddn import cosine
 from mohs.attacks.minimal.deepfool import LEAST
-from mohs.geometry import L2
+from mohs.geometry import L2, per_row
 from mohs.oracle import Oracle
 from mohs.threat import L0, NormThreat, Threat
 
@@ -26,9 +26,9 @@ class FMN(Attack):
 
     One forward and backward pass a step. step_size is in units of the input, the same in every norm, as the step has
     length alpha in l2. The projection is onto ball and box together, where the authors clip after projecting. Before
-    a success the radius grows by a thousandth of the distance at least, or a boundary met exactly would not be crossed. Every
-    row
-    starts at x0; the authors may also start from adversarial points.
+    a success the radius grows by a thousandth of the distance at least, or a boundary met exactly would not be crossed. Rows
+    start at x0; with `warm`, those that earlier attacks of the same stage have broken start at the nearest success known and
+    at its radius, as the authors start from adversarial points.
     Pintor, Roli, Brendel, Biggio, NeurIPS 2021, arXiv:2102.12827.
     """
 
@@ -36,6 +36,7 @@ class FMN(Attack):
     step_size: float = 1.0
     gamma: float = 0.05
     gamma_final: float = 0.001
+    warm: bool = False
 
     paper = "Pintor et al., NeurIPS 2021, arXiv:2102.12827"
     minimal = True
@@ -46,6 +47,11 @@ class FMN(Attack):
         x, farthest = threat.origin(x0), threat.farthest(x0)
         best = torch.full_like(farthest, torch.inf)
         epsilon = torch.ones_like(farthest) if counts else best.clone()
+        if self.warm:
+            known = oracle.best.broken
+            x = torch.where(per_row(known, x), oracle.best.point, x)
+            best = torch.where(known, oracle.best.distance, best)
+            epsilon = torch.where(known, best, epsilon)
         for k in oracle.steps(self.steps):
             alpha = self.step_size * (0.01 + 0.99 * cosine(k, self.steps))
             gamma = self.gamma_final + (self.gamma - self.gamma_final) * cosine(k, self.steps)

@@ -1,0 +1,74 @@
+"""Replay: a point made elsewhere, put to an example as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mohs.attacks.base import Attack
+from mohs.errors import RequestError
+from mohs.models import Model
+from mohs.oracle import Oracle
+from mohs.threat import Goal, Knowledge, Threat
+
+KEY = "point"  # of a .safetensors file
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Replay(Attack):
+    """The same change of every example, such as a universal perturbation, projected onto the threat's set around each: one
+    query an example, the judge's.
+
+    point: the change [*input] itself, or a .safetensors file that holds it as `point`, such as `mohs universal` writes.
+    Nothing is searched for, so that it needs no knowledge of the model, and its second try would be its first.
+    """
+
+    point: str | Tensor = ""
+
+    paper = "a made point, judged on other examples: Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401"
+    knowledge = Knowledge.TRANSFER
+
+    def passes(self, classes: int) -> tuple[int, int]:
+        return 3, 0  # the judge's, in float64 too
+
+    def check(self, threat: Threat, goal: Goal, model: Model) -> None:
+        super().check(threat, goal, model)
+        self.load()
+
+    def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
+        change = self.load().to(x0)
+        if change.shape != x0.shape[1:]:
+            raise RequestError(
+                f"Replay: the point has shape {list(change.shape)}, and an example has {list(x0.shape[1:])}; it was made for "
+                "other data"
+            )
+        return threat.shared(change[None], x0)
+
+    def load(self) -> Tensor:
+        """The point; RequestError where there is none."""
+        if isinstance(self.point, Tensor):
+            return self.point
+        return load_point(self.point)
+
+
+def load_point(path: str) -> Tensor:
+    """The tensor `point` of a .safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path:
+        raise RequestError("Replay needs a point: give it by --point FILE.safetensors, such as `mohs universal --out` writes")
+    if not Path(path).is_file():
+        raise RequestError(f"Replay: the file {path} does not exist; `mohs universal ... --out uap.png` writes uap.safetensors")
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"Replay: {path} cannot be read as safetensors: {error}") from error
+    if KEY not in stored:
+        raise RequestError(f"Replay: {path} holds {', '.join(stored) or 'nothing'}; expected a tensor named {KEY}")
+    point = stored[KEY].float()
+    if not bool(point.isfinite().all()):
+        raise RequestError(f"Replay: the point in {path} holds NaN or infinity")
+    return point

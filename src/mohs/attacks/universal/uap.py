@@ -1,0 +1,72 @@
+"""Universal adversarial perturbation: DeepFool's steps of one example after another, added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mohs.attacks.minimal.deepfool import DeepFool
+from mohs.attacks.universal.craft import Craft, reached, shuffled, within
+from mohs.errors import RequestError
+from mohs.oracle import Oracle
+from mohs.threat import NormThreat
+
+AHEAD = 16  # examples looked at in one call: one alone costs as much
+
+
+@dataclass(frozen=True, kw_only=True)
+class UAP(Craft):
+    """For each x in turn that x + v does not fool: v = project(v + r), r DeepFool's way of x + v across its nearest boundary;
+    epoch after epoch, each in another order, until v fools `rate` of the examples. Algorithm 1 of the paper.
+
+    epochs: at most, where the authors set no bound; the v that fools most examples after an epoch is kept. steps,
+    candidates, overshoot: DeepFool's, 10, 10 and 0.02 as the authors have them. x + v is clipped to the box, theirs is not.
+    An example costs a forward pass an epoch, and each step of DeepFool two forward passes and a backward pass a candidate.
+    Moosavi-Dezfooli, Fawzi, Fawzi, Frossard, CVPR 2017, arXiv:1610.08401.
+    """
+
+    epochs: int = 10
+    steps: int = 10
+    candidates: int = 10
+    overshoot: float = 0.02
+
+    paper = "Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401"
+    sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.steps < 1 or self.candidates < 2:
+            raise RequestError("UAP: epochs and steps should be 1 or more, candidates 2 or more")
+
+    def run(self, oracle: Oracle, threat: NormThreat, rate: float) -> Tensor:
+        v = torch.zeros_like(oracle.x0[:1])
+        best, most = v, -1.0
+        for epoch in oracle.steps(self.epochs):
+            v = self._pass(oracle, v, threat, shuffled(oracle, epoch))
+            share = float(reached(oracle, v, threat).double().mean())
+            if share >= most:
+                best, most = v, share
+            if share >= rate:
+                break
+        return best
+
+    def _pass(self, oracle: Oracle, v: Tensor, threat: NormThreat, todo: Tensor) -> Tensor:
+        """Once through the examples `todo`."""
+        deepfool = DeepFool(steps=self.steps, candidates=self.candidates, overshoot=self.overshoot)
+        while len(todo):
+            ahead = todo[:AHEAD]
+            fooled = oracle.scores(threat.shared(v, oracle.x0[ahead]), rows=ahead).margin > 0
+            waiting = (~fooled).nonzero()[:, 0]
+            if len(waiting) == 0:
+                todo = todo[AHEAD:]
+                continue
+            first = int(waiting[0])
+            one = oracle.part()
+            one.keep(ahead[first : first + 1])
+            start = threat.shared(v, one.x0)
+            across, _ = deepfool.descend(one, start, threat, torch.zeros(1, dtype=torch.long, device=v.device))
+            v = within(v + (across - start), threat)
+            todo = todo[first + 1 :]
+        return v
