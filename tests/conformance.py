@@ -38,8 +38,9 @@ BUDGETS = {
     "semantic": "hue:0.1+saturation:0.5+brightness:0.2+contrast:0.5",
     "flow": "flow:0.2",
     "recolor": "recolor:0.1",
+    "wasserstein": "wasserstein:0.05",
 }
-FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor")}
+FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein")}
 WIDE = {  # every goal is within reach
     "linf": "linf:0.15",
     "l2": "l2:1.5",
@@ -49,6 +50,7 @@ WIDE = {  # every goal is within reach
     "semantic": "hue:0.5+saturation:3+brightness:1+contrast:3",
     "flow": "flow:1",
     "recolor": "recolor:0.5",
+    "wasserstein": "wasserstein:0.5",
 }
 REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDGETS, at epsilon 1
     "spatial": torch.tensor([30.0, 2.0, 2.0]),
@@ -83,14 +85,14 @@ def free(*norms: str) -> tuple[str, ...]:
 
 EXACT = 1 + 1e-4
 ALL = ("linf", "l2", "l1", "l0")
-TRANSFORMS = ("spatial", "semantic", "flow", "recolor")
+OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein")
 
 ROWS: dict[str, Row] = {
     "fgsm": Row({}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
-    "bim": Row({"steps": 10}, budgets(*ALL, *TRANSFORMS), dict.fromkeys(ALL, EXACT)),
+    "bim": Row({"steps": 10}, budgets(*ALL, *OTHERS), dict.fromkeys(ALL, EXACT)),
     "pgd": Row(
         {"steps": 20},
-        budgets(*ALL, *TRANSFORMS),
+        budgets(*ALL, *OTHERS),
         {"linf": EXACT, "l2": 1.1, "l1": 1.05, "l0": 4.0},
         random=True,
     ),
@@ -130,7 +132,7 @@ ROWS: dict[str, Row] = {
     "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
     "bisection": Row(
         {"steps": 12},
-        (*free(*ALL, "flow", "recolor"), *budgets("spatial", "semantic")),
+        (*free(*ALL, "flow", "recolor", "wasserstein"), *budgets("spatial", "semantic")),
         {"linf": 1.001, "l2": 1.001, "l1": 1.001, "l0": 2.0},
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
@@ -367,6 +369,10 @@ def spent(run: Run, x0: Tensor) -> Tensor:
     out = run.outcome
     if run.threat.name in ALL:
         return distance(run.threat.name, out.adversarial, x0)
+    if run.threat.name == "wasserstein":
+        at = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3)).double()
+        costs = out.point.double().sum((2, 3, 4)) * at.square().sum(1).sqrt()
+        return costs.sum(1) / x0.double().sum((1, 2, 3))
     return (out.point.double() / REACH[run.threat.name].double()).abs().flatten(1).amax(1)
 
 

@@ -8,6 +8,7 @@ from mohs.threat.grammar import parse_knowledge, parse_threat
 from mohs.threat.spatial import FlowThreat, SpatialThreat
 from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, NormThreat, Threat
 from mohs.threat.transform import TransformThreat
+from mohs.threat.wasserstein import WassersteinThreat
 
 __all__ = [
     "L0",
@@ -30,6 +31,7 @@ __all__ = [
     "TopK",
     "TransformThreat",
     "Untargeted",
+    "WassersteinThreat",
     "parse_goal",
     "parse_knowledge",
     "parse_threat",

@@ -1,6 +1,7 @@
-"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`; what a transformation
-may do stands side by side, `rotation:30deg+translation:3px`, `hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; and
-constraints are added by `+`: `linf:8/255+quantise:8bit+mask:mutable.npy+limit:limit.npy+bounds:bounds.npz+knowledge:scores`."""
+"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`;
+what a transformation may do stands side by side, `rotation:30deg+translation:3px`,
+`hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; and constraints are added by `+`:
+`linf:8/255+quantise:8bit+mask:mutable.npy+limit:limit.npy+bounds:bounds.npz+knowledge:scores`."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from mohs.threat.constraints import Constraints
 from mohs.threat.spatial import FlowThreat, SpatialThreat
 from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, Threat
 from mohs.threat.transform import TransformThreat
+from mohs.threat.wasserstein import WassersteinThreat
 
 EXAMPLES = "examples: linf:8/255, l2:0.5, l1:12, l0:20px, rotation:30deg+translation:3px, linf:8/255+quantise:8bit"
 
@@ -44,6 +46,7 @@ SETS: dict[str, Callable[[str], Threat]] = {
     "l0": _l0,
     "flow": lambda text: FlowThreat(epsilon=number(text)),
     "recolor": lambda text: RecolorThreat(epsilon=number(text)),
+    "wasserstein": lambda text: WassersteinThreat(epsilon=number(text)),
 }
 PARTS: dict[str, tuple[type[TransformThreat], str]] = {  # of a set of several budgets; and the unit a budget may have
     "rotation": (SpatialThreat, "deg"),
