@@ -134,7 +134,7 @@ def test_profiles_are_named_versioned_and_outlined():
         assert profile.name == name
         assert profile.version.isdigit()
         told = outline(profile)
-        assert list(told) == ["linf", "l2", "l1", "l0", "spatial", "semantic", "flow", "recolor"]
+        assert list(told) == ["linf", "l2", "l1", "l0", "spatial", "semantic", "flow", "recolor", "wasserstein"]
         for norm in ("linf", "l2", "l1"):
             for step in profile.compose(THREATS[norm], model()):
                 assert step.name in told[norm]
@@ -307,6 +307,7 @@ def test_a_random_model_is_audited_by_the_rand_version():
         ("hue:0.1+contrast:0.2", ["worst-of-k", "pgd"], ["worst-of-k", "pgd"]),
         ("flow:0.05", ["pgd"], ["pgd", "stadv"]),
         ("recolor:0.06", ["pgd"], ["pgd", "recoloradv"]),
+        ("wasserstein:0.01", ["pgd"], ["pgd"]),
     ],
 )
 def test_transformed_inputs_have_batteries_of_their_own(text: str, quick: list[str], deep: list[str]):

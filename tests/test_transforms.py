@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mohs.attacks import PGD, ReColorAdv, SpatialGrid, StAdv, WorstOfK
+from mohs.aim import Aim
+from mohs.attacks import PGD, GenAttack, OnePixel, ReColorAdv, SpatialGrid, StAdv, WorstOfK
+from mohs.attacks.blackbox.gen_attack import draw, log_odds
 from mohs.attacks.perceptual import recoloradv
+from mohs.attacks.sparse.one_pixel import three
 from mohs.attacks.spatial import stadv
 from mohs.errors import MohsError, ThreatError, UnknownName
 from mohs.losses import cross_entropy
@@ -28,9 +31,11 @@ from mohs.threat import (
     Threat,
     TransformThreat,
     Untargeted,
+    WassersteinThreat,
     parse_threat,
 )
 from mohs.threat.colour import cieluv, interpolate, srgb
+from mohs.threat.wasserstein import simplex
 
 BITS8 = Constraints(bits=8)
 THREATS: list[TransformThreat] = [
@@ -59,6 +64,7 @@ def images(n: int = 5, channels: int = 3, height: int = 7, width: int = 9) -> Te
         ("translation:5/2px", SpatialThreat(translation=2.5)),
         ("flow:0.05", FlowThreat(epsilon=0.05)),
         ("recolor:0.06", RecolorThreat(epsilon=0.06)),
+        ("wasserstein:0.01", WassersteinThreat(epsilon=0.01)),
         (
             "hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2",
             SemanticThreat(hue=0.1, saturation=0.2, brightness=0.1, contrast=0.2),
@@ -521,3 +527,156 @@ def test_the_brightness_a_ramp_needs_is_found() -> None:
     made = PGD(steps=20, step_size=0.2)
     assert bool(made(module, x, y, threat="brightness:0.1501").broken.all())
     assert not bool(made(module, x, y, threat="brightness:0.1499").broken.any())
+
+
+# the Wasserstein ball
+
+
+def test_the_simplex_projection_is_duchis() -> None:
+    p = torch.randn(4, 9, 3, 5, generator=torch.Generator().manual_seed(0))
+    p[:, 2] = -torch.inf
+    p[0] = p[0, :, :1, :1]  # all alike
+    mass = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(1))
+    mass[:2, 0] = 0.0  # black
+    found = simplex(p, mass)
+    assert torch.allclose(found.sum(1), mass, atol=1e-6)
+    assert not bool(found[:, 2].any())
+    u = p.sort(dim=1, descending=True).values
+    theta = (u.cumsum(1) - mass[:, None]) / torch.arange(1.0, 10)[:, None, None]
+    rho = (u > theta).sum(1, keepdim=True) - 1
+    assert torch.allclose(found, (p - theta.gather(1, rho)).clamp(min=0), atol=1e-6)
+    assert torch.equal(simplex(p[1:2], mass[1:2]), found[1:2])
+
+
+def test_plans_move_brightness_and_pay_for_distance() -> None:
+    threat, x0 = WassersteinThreat(epsilon=1.0), images() * 0.4
+    assert torch.equal(threat.apply(threat.origin(x0), x0), x0)
+    assert not bool(threat.distance(threat.origin(x0), x0).any())
+    plan = torch.zeros_like(threat.origin(x0))
+    k = threat.offsets().index((1, -2))
+    plan[:, k, :, :-1, 2:] = x0[:, :, :-1, 2:]
+    plan[:, 12] = x0 - plan[:, k]
+    x = threat.arrivals(plan)
+    wanted = x0.clone()
+    wanted[:, :, :-1, 2:] = 0
+    wanted[:, :, 1:, :-2] += x0[:, :, :-1, 2:]
+    assert torch.allclose(x, wanted)
+    share = x0[:, :, :-1, 2:].double().sum((1, 2, 3)) / x0.double().sum((1, 2, 3))
+    assert torch.allclose(threat.distance(plan, x0), math.sqrt(5) * share)
+
+
+LIMITS = [Constraints(), Constraints(mask=torch.arange(9) % 3 != 0), Constraints(limit=torch.tensor(0.1))]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=["free", "mask", "limit"])
+def test_projected_plans_lie_in_the_ball_and_the_box(limits: Constraints) -> None:
+    x0 = images()
+    x0[:2, :, 2] = 0.0  # black, from where nothing goes
+    x0[1:3, :, 4] = 1.0  # white, where nothing more fits
+    if limits.mask is not None:
+        limits = replace(limits, mask=limits.mask.expand(3, 7, 9))
+    threat = WassersteinThreat(epsilon=0.1, constraints=limits)
+    wild = threat.origin(x0) + torch.randn(5, 25, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    plan = threat.project(wild, x0)
+    assert bool(threat.contains(plan, x0).all())
+    assert float(threat.distance(plan, x0).min()) > 0.01
+    x = threat.arrivals(plan)
+    assert torch.allclose(x.sum((2, 3)), x0.sum((2, 3)), rtol=1e-5)  # each channel keeps what it has
+    assert bool((x <= 1 + 1e-6).all())
+    if limits.mask is not None:
+        assert torch.equal(threat.apply(plan, x0)[..., ::3], x0[..., ::3])
+    if limits.limit is not None:
+        assert float((x - x0).abs().max()) <= 0.1 + 1e-6
+    broken = plan.clone()
+    broken[:, 12] *= 1.01
+    assert not bool(threat.contains(broken, x0).any())
+    assert not bool(replace(threat, epsilon=0.9 * float(threat.distance(plan, x0).min())).contains(plan, x0).any())
+
+
+def test_the_projection_of_plans_is_the_nearest() -> None:
+    """Where no pixel fills up: no plan on the way to a random one of the ball is nearer."""
+    x0 = images() * 0.2
+    threat = WassersteinThreat(epsilon=0.3)
+    wild = threat.origin(x0) + 0.05 * torch.randn(5, 25, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    plan = threat.project(wild.clone(), x0)
+    assert torch.allclose(threat.distance(plan, x0), torch.full((5,), 0.3).double(), rtol=1e-3)
+    for seed in range(5):
+        other = threat.random_point(x0, Stream.of(seed, torch.arange(5)))
+        assert bool(threat.contains(other, x0).all())
+        uphill = ((wild - plan) * (other - plan)).masked_fill(~threat.open(x0), 0).double().flatten(1).sum(1)
+        assert bool((uphill <= 1e-3).all())
+
+
+def test_pgd_finds_the_least_transport() -> None:
+    """One pixel of 0.2 must reach 0.25: its neighbours, 0.2 each, send 0.05 by one pixel. Of all 3 x 81 x 0.2 that is
+    0.15 / 48.6 pixels on average."""
+    x, y, module = torch.full((2, 3, 9, 9), 0.2), torch.zeros(2, dtype=torch.long), Reads(4, 4, 0.25)
+    least = 0.15 / (3 * 81 * 0.2)
+    made = PGD(steps=40, step_size=0.25, random_start=False)
+    assert bool(made(module, x, y, threat=f"wasserstein:{1.02 * least}").broken.all())
+    assert not bool(made(module, x, y, threat=f"wasserstein:{0.98 * least}").broken.any())
+
+
+def test_what_the_wasserstein_ball_does_not_fit() -> None:
+    with pytest.raises(ThreatError, match=re.escape("inputs have shape [64]")):
+        parse_threat("wasserstein:0.1").check(torch.rand(2, 64))
+    with pytest.raises(ThreatError, match="moves what is above 0"):
+        parse_threat("wasserstein:0.1").within((-1.0, 1.0)).check(images())
+    with pytest.raises(ThreatError, match="kernel of 4"):
+        WassersteinThreat(epsilon=0.1, kernel=4)
+    assert "0.01 pixels on average" in parse_threat("wasserstein:0.01").words()
+
+
+# one pixel, and a genetic algorithm
+
+
+def test_children_have_three_different_parents() -> None:
+    a, b, c = three(Stream.of(0, torch.arange(50)), 4)
+    assert bool(((a != b) & (b != c) & (a != c)).all())
+    for parent in (a, b, c):
+        assert parent.min() == 0
+        assert parent.max() == 3
+
+
+def test_one_pixel_finds_the_one_that_counts() -> None:
+    """Only the pixel in the middle is read, and only its brightness."""
+    x, y, module = images(height=9) * 0.4, torch.zeros(5, dtype=torch.long), Reads(4, 4, 0.8)
+    found = OnePixel(population=60, generations=20)(module, x, y, threat="l0:1px")
+    assert bool(found.broken.all())
+    assert bool((found.distance == 1).all())
+    changed = (found.adversarial != x).any(1)
+    assert bool(changed[:, 4, 4].all())
+    assert bool((changed.sum((1, 2)) == 1).all())
+    assert not bool(OnePixel(population=60, generations=5)(Reads(4, 4, 1.1), x, y, threat="l0:1px").broken.any())
+
+
+def test_parents_are_drawn_by_their_shares() -> None:
+    u = Stream.of(0, torch.arange(3)).uniform(20000, 1)
+    drawn = draw(torch.tensor([[0.1, 0.2, 0.7]]).expand(3, 3), u)
+    counts = torch.stack([(drawn == k).double().mean((1, 2)) for k in range(3)], 1)
+    assert torch.allclose(counts, torch.tensor([0.1, 0.2, 0.7]).double(), atol=0.02)
+
+
+def test_gen_attack_climbs_and_keeps_its_fittest() -> None:
+    """A mean of nine entries that must rise by three quarters of what the ball allows."""
+    x, y = torch.full((2, 1, 3, 3), 0.5), torch.zeros(2, dtype=torch.long)
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([-10.0, 10.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.mean((1, 2, 3))[:, None] - 0.575) * self.weight
+
+    oracle = bench(Mean(), x, "linf:0.1")
+    aims = Aim(torch.tensor([0])), Aim(torch.tensor([0]), torch.tensor([1]))
+    fitness = [log_odds(torch.tensor([[3.0, 1.0, 0.0]]), aim) for aim in aims]
+    p = torch.tensor([3.0, 1.0, 0.0]).softmax(0)
+    assert torch.allclose(fitness[0], -(p[0] / (1 - p[0])).log())
+    assert torch.allclose(fitness[1], (p[1] / (1 - p[1])).log())
+    short = oracle.scores(GenAttack(steps=1).run(oracle, x, oracle.threat)).margin
+    assert not bool((short > 0).any())
+    found = GenAttack(steps=300)(Mean(), x, y, threat="linf:0.1")
+    assert bool(found.broken.all())
+    assert not bool(GenAttack(steps=50)(Mean(), x, y, threat="linf:0.074").broken.any())

@@ -32,11 +32,12 @@ from mohs.threat import (
     FlowThreat,
     Knowledge,
     Linf,
+    NormThreat,
     RecolorThreat,
     SemanticThreat,
     SpatialThreat,
     Threat,
-    TransformThreat,
+    WassersteinThreat,
 )
 
 
@@ -104,7 +105,7 @@ def standard(threat: Threat, model: Model) -> list[Step]:
 
 def quick(threat: Threat, model: Model) -> list[Step]:
     """Minutes, not hours: a few targeted steps find what most attacks find."""
-    if isinstance(threat, TransformThreat):
+    if not isinstance(threat, NormThreat):
         return _transformed(threat, points=10, pgd=PGD(steps=20, restarts=2), grid=SpatialGrid(angles=11, shifts=3))
     _, targeted, note = _losses(model.classes)
     if threat.name == "l0":
@@ -120,7 +121,7 @@ def quick(threat: Threat, model: Model) -> list[Step]:
 
 def deep(threat: Threat, model: Model) -> list[Step]:
     """`standard` and beyond: more losses, restarts and targets, and the attacks of AutoAttack's plus version."""
-    if isinstance(threat, TransformThreat):
+    if not isinstance(threat, NormThreat):
         return _transformed(threat, points=100, pgd=PGD(steps=100, step_size=0.05, restarts=10), grid=SpatialGrid(), crafted=True)
     short, targeted, note = _losses(model.classes)
     if threat.name == "l0":
@@ -155,6 +156,7 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
         "semantic": [Step("worst-of-k", (WorstOfK(k=points),)), Step("pgd", (pgd,))],
         "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
+        "wasserstein": [Step("pgd", (pgd,))],
     }
     return [*made[threat.name], _curve(threat, 0)]
 
@@ -198,6 +200,7 @@ EVERY: tuple[Threat, ...] = (
     SemanticThreat(hue=0.1, saturation=0.2, brightness=0.1, contrast=0.2),
     FlowThreat(epsilon=0.05),
     RecolorThreat(epsilon=0.06),
+    WassersteinThreat(epsilon=0.01),
 )
 
 

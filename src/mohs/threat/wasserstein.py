@@ -79,8 +79,9 @@ class WassersteinThreat(Threat):
         return x
 
     def distance(self, p: Tensor, x0: Tensor) -> Tensor:
-        weighed = [math.hypot(i, j) * total(plane) for plane, (i, j) in zip(p.unbind(1), self.offsets(), strict=True)]
-        return torch.stack(weighed, 1).sum(1) / total(x0).clamp(min=1e-12)
+        cost = torch.tensor([math.hypot(i, j) for i, j in self.offsets()], dtype=torch.float64, device=p.device)
+        sent = total(p.flatten(0, 1)).view(len(p), -1)
+        return total(sent * cost) / total(x0).clamp(min=1e-12)
 
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """In float64: a plan of x0, within the budget, that stays in the image and in the box."""
@@ -205,23 +206,17 @@ class WassersteinThreat(Threat):
 def simplex(p: Tensor, mass: Tensor) -> Tensor:
     """The projection of p [n, planes, ...] onto {Pi >= 0, sum over planes = mass}; -inf is never used. Michelot's active
     sets, JOTA 1986: the threshold rises until no plane falls below it."""
-    planes = p.unbind(1)
-
-    def threshold(kept: Tensor) -> Tensor:
-        count, held = torch.zeros_like(mass), -mass
-        for k, plane in enumerate(planes):
-            here = kept[:, k]
-            count, held = count + here, held + torch.where(here, plane, 0.0)
-        return held / count.clamp(min=1)
-
-    kept = p > -torch.inf
-    for _ in range(len(planes)):
-        tau = threshold(kept)
-        fewer = kept & (p > tau[:, None])
+    if len(p) == 1:  # a lone row comes twice: torch would sum it in another order than in company
+        return simplex(p.expand(2, *p.shape[1:]), mass.expand(2, *mass.shape[1:]))[:1]
+    kept, largest = p > -torch.inf, p == p.amax(1, keepdim=True)  # which stays, at a mass of 0 too
+    spare = p.masked_fill(~kept, 0.0)
+    for _ in range(p.shape[1]):
+        tau = ((spare * kept).sum(1) - mass) / kept.sum(1)
+        fewer = kept & ((p > tau[:, None]) | largest)
         if torch.equal(fewer, kept):
             break
         kept = fewer
-    return (p - threshold(kept)[:, None]).clamp(min=0)
+    return (p - tau[:, None]).clamp(min=0)
 
 
 def _shift(x: Tensor, i: int, j: int) -> Tensor:
