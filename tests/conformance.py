@@ -39,6 +39,7 @@ BUDGETS = {
     "flow": "flow:0.2",
     "recolor": "recolor:0.1",
     "wasserstein": "wasserstein:0.05",
+    "composite": "rotation:15deg+translation:1px+hue:0.1+linf:0.02",
 }
 FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein")}
 WIDE = {  # every goal is within reach
@@ -51,6 +52,7 @@ WIDE = {  # every goal is within reach
     "flow": "flow:1",
     "recolor": "recolor:0.5",
     "wasserstein": "wasserstein:0.5",
+    "composite": "rotation:180deg+translation:6px+linf:0.1",
 }
 REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDGETS, at epsilon 1
     "spatial": torch.tensor([30.0, 2.0, 2.0]),
@@ -85,7 +87,7 @@ def free(*norms: str) -> tuple[str, ...]:
 
 EXACT = 1 + 1e-4
 ALL = ("linf", "l2", "l1", "l0")
-OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein")
+OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "composite")
 
 ROWS: dict[str, Row] = {
     "fgsm": Row({}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
@@ -132,7 +134,7 @@ ROWS: dict[str, Row] = {
     "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
     "bisection": Row(
         {"steps": 12},
-        (*free(*ALL, "flow", "recolor", "wasserstein"), *budgets("spatial", "semantic")),
+        (*free(*ALL, "flow", "recolor", "wasserstein"), *budgets("spatial", "semantic", "composite")),
         {"linf": 1.001, "l2": 1.001, "l1": 1.001, "l0": 2.0},
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
@@ -369,6 +371,10 @@ def spent(run: Run, x0: Tensor) -> Tensor:
     out = run.outcome
     if run.threat.name in ALL:
         return distance(run.threat.name, out.adversarial, x0)
+    if run.threat.name == "composite":
+        few = out.point[:, :7].double() / torch.tensor([15.0, 1.0, 1.0, 0.1, torch.inf, torch.inf, torch.inf]).double()
+        change = (out.point[:, 7:].double() - x0.flatten(1).double()) / 0.02
+        return torch.cat([few, change], 1).abs().amax(1)
     if run.threat.name == "wasserstein":
         at = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3)).double()
         costs = out.point.double().sum((2, 3, 4)) * at.square().sum(1).sqrt()

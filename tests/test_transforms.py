@@ -22,9 +22,11 @@ from mohs.models import TorchModel, prepare
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.threat import (
+    CompositeThreat,
     Constraints,
     FlowThreat,
     Knowledge,
+    Linf,
     RecolorThreat,
     SemanticThreat,
     SpatialThreat,
@@ -74,6 +76,12 @@ def images(n: int = 5, channels: int = 3, height: int = 7, width: int = 9) -> Te
             "rotation:3deg+quantise:8bit+translation:1px",
             SpatialThreat(rotation=3, translation=1, constraints=Constraints(bits=8)),
         ),
+        (
+            "linf:0.1+rotation:3deg+flow:0.1+translation:2px+quantise:8bit",
+            CompositeThreat(
+                parts=(Linf(0.1), SpatialThreat(rotation=3, translation=2), FlowThreat(epsilon=0.1)), constraints=BITS8
+            ),
+        ),
         ("flow:0.1+knowledge:scores", FlowThreat(epsilon=0.1, knowledge=Knowledge.SCORES)),
     ],
 )
@@ -93,10 +101,10 @@ def test_sets_of_transformations_parse(text: str, threat: Threat) -> None:
         ("rotation:3px", ThreatError, "'3px' is not a number"),
         ("rotation:-3deg", ThreatError, "rotation -3.0; it must be a finite number, 0 or more"),
         ("translation:inf", ThreatError, "translation inf"),
-        ("rotation:3deg+rotation:5deg", ThreatError, "do not go together"),
-        ("rotation:3deg+hue:0.1", ThreatError, "joined by + are rotation and translation; hue, saturation"),
-        ("linf:0.1+rotation:3deg", ThreatError, "joined by + are"),
-        ("rotation:3deg+linf:0.1", ThreatError, "joined by + are"),
+        ("rotation:3deg+rotation:5deg", ThreatError, "says rotation twice"),
+        ("rotation:3deg+wasserstein:0.1", ThreatError, "do not go together: joined by + are rotation and translation; hue"),
+        ("flow:0.1+flow:0.1", ThreatError, "do not go together"),
+        ("rotation:3deg+linf:inf", ThreatError, "its budget must be above 0 and finite"),
         ("linf:0.1+l2:0.1", ThreatError, "joined by + are"),
         ("flow:-1", ThreatError, "epsilon -1.0"),
         ("recolor:nan", ThreatError, "not a number"),
@@ -535,7 +543,7 @@ def test_the_brightness_a_ramp_needs_is_found() -> None:
 def test_the_simplex_projection_is_duchis() -> None:
     p = torch.randn(4, 9, 3, 5, generator=torch.Generator().manual_seed(0))
     p[:, 2] = -torch.inf
-    p[0] = p[0, :, :1, :1]  # all alike
+    p[0] = torch.where(p[0] > -torch.inf, 0.3, p[0])  # all alike
     mass = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(1))
     mass[:2, 0] = 0.0  # black
     found = simplex(p, mass)
@@ -543,7 +551,7 @@ def test_the_simplex_projection_is_duchis() -> None:
     assert not bool(found[:, 2].any())
     u = p.sort(dim=1, descending=True).values
     theta = (u.cumsum(1) - mass[:, None]) / torch.arange(1.0, 10)[:, None, None]
-    rho = (u > theta).sum(1, keepdim=True) - 1
+    rho = ((u > theta).sum(1, keepdim=True) - 1).clamp(min=0)
     assert torch.allclose(found, (p - theta.gather(1, rho)).clamp(min=0), atol=1e-6)
     assert torch.equal(simplex(p[1:2], mass[1:2]), found[1:2])
 
@@ -680,3 +688,30 @@ def test_gen_attack_climbs_and_keeps_its_fittest() -> None:
     found = GenAttack(steps=300)(Mean(), x, y, threat="linf:0.1")
     assert bool(found.broken.all())
     assert not bool(GenAttack(steps=50)(Mean(), x, y, threat="linf:0.074").broken.any())
+
+
+# several sets at once
+
+
+def test_a_composite_transforms_and_then_adds() -> None:
+    threat, x0 = parse_threat("linf:0.1+translation:2px+hue:0.2"), images() * 0.5 + 0.2
+    assert torch.equal(threat.apply(threat.origin(x0), x0), x0)
+    delta = 0.1 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).sign()
+    shift, hue = torch.tensor([[0.0, 2.0, 0.0]]).expand(5, 3), torch.tensor([[0.1, 0.0, 0.0, 0.0]]).expand(5, 4)
+    p = torch.cat([(x0 + delta).flatten(1), shift, hue], 1)
+    turned = SemanticThreat(hue=0.2).apply(hue, SpatialThreat(translation=2).apply(shift, x0))
+    assert torch.allclose(threat.apply(p, x0), (turned + delta).clamp(0, 1), atol=1e-6)
+    assert torch.allclose(threat.distance(p, x0), torch.ones(5).double(), rtol=1e-5)
+    assert bool(threat.contains(p, x0).all())
+    assert not bool(threat.contains(torch.cat([p[:, :-7], 1.01 * p[:, -7:]], 1), x0).any())
+    half = threat.project(p.clone(), x0, 0.5)
+    assert torch.allclose(threat.distance(half, x0), torch.full((5,), 0.5).double(), rtol=1e-5)
+
+
+def test_a_composite_needs_less_of_each() -> None:
+    """0.15 more at one pixel: 0.05 by a shift of half a pixel, and 0.1 by Linf."""
+    module, x, y = Reads(4, 4, 0.55), ramp(4), torch.zeros(4, dtype=torch.long)
+    made = PGD(steps=30, step_size=0.2)
+    assert bool(made(module, x, y, threat="translation:0.5px+linf:0.1005").broken.all())
+    assert not bool(made(module, x, y, threat="translation:0.5px+linf:0.0995").broken.any())
+    assert not bool(made(module, x, y, threat="translation:0.45px+linf:0.1005").broken.any())

@@ -157,6 +157,7 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
         "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
         "wasserstein": [Step("pgd", (pgd,))],
+        "composite": [Step("pgd", (pgd,))],
     }
     return [*made[threat.name], _curve(threat, 0)]
 

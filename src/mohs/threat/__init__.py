@@ -2,6 +2,7 @@
 
 from mohs.aim import Aim
 from mohs.threat.colour import RecolorThreat, SemanticThreat
+from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
 from mohs.threat.goal import Confidence, Goal, SourceTarget, Targeted, TopK, Untargeted, parse_goal
 from mohs.threat.grammar import parse_knowledge, parse_threat
@@ -15,6 +16,7 @@ __all__ = [
     "L1",
     "L2",
     "Aim",
+    "CompositeThreat",
     "Confidence",
     "Constraints",
     "FlowThreat",

@@ -1,6 +1,7 @@
 """The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`;
 what a transformation may do stands side by side, `rotation:30deg+translation:3px`,
-`hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; and constraints are added by `+`:
+`hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; sets of several kinds make one, `recolor:0.06+flow:0.05+linf:8/255`;
+and constraints are added by `+`:
 `linf:8/255+quantise:8bit+mask:mutable.npy+limit:limit.npy+bounds:bounds.npz+knowledge:scores`."""
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from mohs.errors import ThreatError, UnknownName
 from mohs.threat.colour import RecolorThreat, SemanticThreat
+from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
 from mohs.threat.spatial import FlowThreat, SpatialThreat
-from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, Threat
+from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, NormThreat, Threat
 from mohs.threat.transform import TransformThreat
 from mohs.threat.wasserstein import WassersteinThreat
 
@@ -58,7 +60,8 @@ PARTS: dict[str, tuple[type[TransformThreat], str]] = {  # of a set of several b
 }
 LIMITS = ("quantise", "mask", "limit", "bounds", "knowledge")
 JOINED = (
-    f"joined by + are rotation and translation; hue, saturation, brightness and contrast; and any set with {', '.join(LIMITS)}"
+    "joined by + are rotation and translation; hue, saturation, brightness and contrast; these two, flow, recolor and one "
+    f"norm, once each; and any set with {', '.join(LIMITS)}"
 )
 
 
@@ -77,23 +80,29 @@ def parse_threat(text: str) -> Threat:
 
 
 def _set(text: str, parts: list[str]) -> Threat:
-    """The one set that these parts describe."""
-    budgets: dict[str, float] = {}
-    kinds: set[type[TransformThreat]] = set()
+    """The one set that these parts describe: parts of one kind make one set, sets of several kinds a composite."""
+    budgets: dict[type[TransformThreat], dict[str, float]] = {}
+    made: list[Threat | type[TransformThreat]] = []  # a kind stands where the first of its parts does
     for part in parts:
         name, _, value = part.partition(":")
         if not value:
             raise ThreatError(f"the threat {text!r} has no budget; {EXAMPLES}")
-        if name in SETS and len(parts) == 1:
-            return SETS[name](value)
-        if name in SETS or name in budgets:
-            raise ThreatError(f"the threat {text!r} names sets that do not go together: {JOINED}")
+        if name in SETS:
+            made.append(SETS[name](value))
+            continue
         kind, unit = PARTS[name]
-        budgets[name] = number(value.removesuffix(unit))
-        kinds.add(kind)
-    if len(kinds) > 1:
+        if kind not in budgets:
+            made.append(kind)
+        if name in budgets.setdefault(kind, {}):
+            raise ThreatError(f"the threat {text!r} says {name} twice")
+        budgets[kind][name] = number(value.removesuffix(unit))
+    sets = [each if isinstance(each, Threat) else each(**budgets[each]) for each in made]  # type: ignore[arg-type]
+    if len(sets) == 1:
+        return sets[0]
+    kinds = ["a norm" if isinstance(each, NormThreat) else each.name for each in sets]
+    if len(set(kinds)) < len(kinds) or not all(isinstance(each, NormThreat | TransformThreat) for each in sets):
         raise ThreatError(f"the threat {text!r} names sets that do not go together: {JOINED}")
-    return kinds.pop()(**budgets)  # type: ignore[arg-type]
+    return CompositeThreat(parts=tuple(sets))
 
 
 def _constrain(threat: Threat, part: str) -> Threat:

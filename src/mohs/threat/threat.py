@@ -99,6 +99,19 @@ class Threat(ABC):
     def describe(self) -> str:
         """What the budget allows, after `may`."""
 
+    def shown(self, x: Tensor, x0: Tensor) -> Tensor:
+        """x as bounds and constraints let it be seen: x0 outside the mask, clipped to the box, on the grid."""
+        limits = self.constraints
+        if limits.mask is not None:
+            x = torch.where(limits.mask.to(x.device), x, x0)
+        low, high = limits.box(x0, self.bounds)
+        x = x.clamp(min=low).clamp(max=high)
+        if limits.bits is None:
+            return x
+        grid, spare = limits.snap(x.detach(), self.bounds), ULP * max(map(abs, self.bounds))
+        outside = (grid < low - spare) | (grid > high + spare)
+        return torch.where(outside, limits.toward(x.detach(), x0, self.bounds), grid) + (x - x.detach())
+
     def within(self, bounds: tuple[float, float]) -> Self:
         """The threat in a model's bounds."""
         return replace(self, bounds=bounds)

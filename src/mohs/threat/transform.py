@@ -12,7 +12,7 @@ from torch import Tensor
 from mohs.errors import ThreatError
 from mohs.geometry import Number, per_row
 from mohs.rng import Stream
-from mohs.threat.threat import ULP, Threat, unit_of
+from mohs.threat.threat import Threat, unit_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +44,7 @@ class TransformThreat(Threat):
     def apply(self, p: Tensor, x0: Tensor, draw: Stream | None = None) -> Tensor:
         if len(p) == 1:  # a lone row comes twice: torch would sum its gradient in another order than in company
             return self.apply(p.expand(2, *p.shape[1:]), x0.expand(2, *x0.shape[1:]), draw)[:1]
-        limits, x = self.constraints, self.transform(p, x0)
-        if limits.mask is not None:
-            x = torch.where(limits.mask.to(x.device), x, x0)
-        low, high = limits.box(x0, self.bounds)
-        x = x.clamp(min=low).clamp(max=high)
-        if limits.bits is None:
-            return x
-        shown, spare = limits.snap(x.detach(), self.bounds), ULP * max(map(abs, self.bounds))
-        outside = (shown < low - spare) | (shown > high + spare)
-        shown = torch.where(outside, limits.toward(x.detach(), x0, self.bounds), shown)
-        return shown + (x - x.detach())
+        return self.shown(self.transform(p, x0), x0)
 
     def distance(self, p: Tensor, x0: Tensor) -> Tensor:
         reach = self.reach(x0).double()

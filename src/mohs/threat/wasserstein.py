@@ -14,7 +14,7 @@ from mohs.geometry import Number, per_row
 from mohs.geometry.l2 import unit
 from mohs.geometry.solve import total
 from mohs.rng import Stream
-from mohs.threat.threat import ULP, Threat, unit_of
+from mohs.threat.threat import Threat, unit_of
 
 SEARCH = 24  # steps for the price of distance
 REPAIRS = 8
@@ -61,14 +61,7 @@ class WassersteinThreat(Threat):
         return plan
 
     def apply(self, p: Tensor, x0: Tensor, draw: Stream | None = None) -> Tensor:
-        low, high = self.constraints.box(x0, self.bounds)
-        x = self.arrivals(p).clamp(min=low).clamp(max=high)
-        if self.constraints.bits is None:
-            return x
-        shown, spare = self.constraints.snap(x.detach(), self.bounds), ULP * max(map(abs, self.bounds))
-        outside = (shown < low - spare) | (shown > high + spare)
-        shown = torch.where(outside, self.constraints.toward(x.detach(), x0, self.bounds), shown)
-        return shown + (x - x.detach())
+        return self.shown(self.arrivals(p), x0)
 
     def arrivals(self, p: Tensor) -> Tensor:
         """What every pixel receives, from itself too: [rows, channels, height, width]."""

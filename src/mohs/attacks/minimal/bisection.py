@@ -26,7 +26,7 @@ class Bisection(Attack):
 
     paper = "bisection to the boundary, as in Brendel et al., ICLR 2018, arXiv:1712.04248"
     knowledge = Knowledge.LABEL
-    sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein")
+    sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein", "composite")
     minimal = True
 
     def passes(self, classes: int) -> tuple[int, int]:
