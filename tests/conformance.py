@@ -29,16 +29,45 @@ UNTARGETED = ("untargeted", "confidence:0.3", "topk:2")
 TARGETED = ("targeted:2", "targeted:least-likely", "source-target:3->1")
 GOALS = UNTARGETED + TARGETED
 
-BUDGETS = {"linf": "linf:0.03", "l2": "l2:0.25", "l1": "l1:2", "l0": "l0:6"}
-FREE = {"linf": "linf:inf", "l2": "l2:inf", "l1": "l1:inf", "l0": "l0:inf"}
-WIDE = {"linf": "linf:0.15", "l2": "l2:1.5", "l1": "l1:12", "l0": "l0:30"}  # every goal is within reach
+BUDGETS = {
+    "linf": "linf:0.03",
+    "l2": "l2:0.25",
+    "l1": "l1:2",
+    "l0": "l0:6",
+    "spatial": "rotation:30deg+translation:2px",
+    "semantic": "hue:0.1+saturation:0.5+brightness:0.2+contrast:0.5",
+    "flow": "flow:0.2",
+    "recolor": "recolor:0.1",
+    "wasserstein": "wasserstein:0.05",
+    "composite": "rotation:15deg+translation:1px+hue:0.1+linf:0.02",
+}
+FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein")}
+WIDE = {  # every goal is within reach
+    "linf": "linf:0.15",
+    "l2": "l2:1.5",
+    "l1": "l1:12",
+    "l0": "l0:30",
+    "spatial": "rotation:180deg+translation:6px",
+    "semantic": "hue:0.5+saturation:3+brightness:1+contrast:3",
+    "flow": "flow:1",
+    "recolor": "recolor:0.5",
+    "wasserstein": "wasserstein:0.5",
+    "composite": "rotation:180deg+translation:6px+linf:0.1",
+}
+REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDGETS, at epsilon 1
+    "spatial": torch.tensor([30.0, 2.0, 2.0]),
+    "semantic": torch.tensor([0.1, 0.5, 0.2, 0.5]),
+    "flow": torch.tensor([4.0]).expand(2, 8, 8),
+    "recolor": torch.tensor([1.0]).expand(3, 16, 32, 32),
+}
 
 
 @dataclass(frozen=True)
 class Row:
     """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear
-    model it needs, by norm. random: whether the seed matters. refuses: goals it declines by Refused. after: the attack
-    whose successes it starts from. restarts: False where a restart is another thing."""
+    model it needs, by norm; transformations have closed forms of their own in test_transforms.py. random: whether the
+    seed matters. refuses: goals it declines by Refused. after: the attack whose successes it starts from. restarts: False
+    where a restart is another thing."""
 
     options: dict[str, object]
     threats: tuple[str, ...]
@@ -58,11 +87,17 @@ def free(*norms: str) -> tuple[str, ...]:
 
 EXACT = 1 + 1e-4
 ALL = ("linf", "l2", "l1", "l0")
+OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "composite")
 
 ROWS: dict[str, Row] = {
     "fgsm": Row({}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
-    "bim": Row({"steps": 10}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
-    "pgd": Row({"steps": 20}, budgets(*ALL), {"linf": EXACT, "l2": 1.1, "l1": 1.05, "l0": 4.0}, random=True),
+    "bim": Row({"steps": 10}, budgets(*ALL, *OTHERS), dict.fromkeys(ALL, EXACT)),
+    "pgd": Row(
+        {"steps": 20},
+        budgets(*ALL, *OTHERS),
+        {"linf": EXACT, "l2": 1.1, "l1": 1.05, "l0": 4.0},
+        random=True,
+    ),
     "apgd": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
     "apgd-t": Row({"steps": 20, "targets": 3}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
     "fab": Row({"steps": 20}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}),
@@ -99,10 +134,16 @@ ROWS: dict[str, Row] = {
     "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
     "bisection": Row(
         {"steps": 12},
-        free(*ALL),
+        (*free(*ALL, "flow", "recolor", "wasserstein"), *budgets("spatial", "semantic", "composite")),
         {"linf": 1.001, "l2": 1.001, "l1": 1.001, "l0": 2.0},
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
+    "spatial-grid": Row({"angles": 7, "shifts": 3}, budgets("spatial"), {}),
+    "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}, random=True),
+    "stadv": Row({"steps": 30}, (*free("flow"), "flow:0.2"), {}),
+    "recoloradv": Row({"steps": 30, "rate": 0.01, "smooth": 0.001}, budgets("recolor"), {}),
+    "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
+    "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
 }
 
 
@@ -323,6 +364,22 @@ def distance(norm: str, x: Tensor, x0: Tensor) -> Tensor:
         case "l1":
             return delta.sum(1)
     return (delta > 0).sum(1).double()
+
+
+def spent(run: Run, x0: Tensor) -> Tensor:
+    """[rows] float64: the distance of what a run ended with, in its threat's units."""
+    out = run.outcome
+    if run.threat.name in ALL:
+        return distance(run.threat.name, out.adversarial, x0)
+    if run.threat.name == "composite":
+        few = out.point[:, :7].double() / torch.tensor([15.0, 1.0, 1.0, 0.1, torch.inf, torch.inf, torch.inf]).double()
+        change = (out.point[:, 7:].double() - x0.flatten(1).double()) / 0.02
+        return torch.cat([few, change], 1).abs().amax(1)
+    if run.threat.name == "wasserstein":
+        at = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3)).double()
+        costs = out.point.double().sum((2, 3, 4)) * at.square().sum(1).sqrt()
+        return costs.sum(1) / x0.double().sum((1, 2, 3))
+    return (out.point.double() / REACH[run.threat.name].double()).abs().flatten(1).amax(1)
 
 
 def reaches(goal: str, logits: Tensor, clean: Tensor, y: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import mohs
-from mohs.attacks import APGD, FABT, APGDTargeted, Square
+from mohs.attacks import APGD, FABT, APGDTargeted, SpatialGrid, Square
 from mohs.attacks.gradient.apgd import towards
 from mohs.auditing import make_job
 from mohs.engine.profiles import PROFILES, Step, find_profile, outline
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Guide, Judge, Model, Prepared, TorchModel
-from mohs.threat import L0, L1, L2, Knowledge, Linf, Threat
+from mohs.threat import L0, L1, L2, Knowledge, Linf, Threat, Untargeted, parse_threat
 
 THREATS: dict[str, Threat] = {"linf": Linf(8 / 255), "l2": L2(0.5), "l1": L1(12.0)}
 
@@ -134,7 +134,7 @@ def test_profiles_are_named_versioned_and_outlined():
         assert profile.name == name
         assert profile.version.isdigit()
         told = outline(profile)
-        assert list(told) == ["linf", "l2", "l1", "l0"]
+        assert list(told) == ["linf", "l2", "l1", "l0", "spatial", "semantic", "flow", "recolor", "wasserstein"]
         for norm in ("linf", "l2", "l1"):
             for step in profile.compose(THREATS[norm], model()):
                 assert step.name in told[norm]
@@ -295,3 +295,43 @@ def test_a_random_model_is_audited_by_the_rand_version():
     noisy = TorchModel(Shaken(), classes=10, random=True)
     out = APGD(steps=5)(noisy, x, y, threat="linf:1e-5", draws=plan.draws)
     assert out.forwards[[0, 2, 3]].tolist() == out.backwards[[0, 2, 3]].tolist() == [20 * 6] * 3
+
+
+# transformed inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "quick", "deep"),
+    [
+        ("rotation:30deg+translation:3px", ["worst-of-k", "pgd", "spatial-grid"], ["worst-of-k", "pgd", "spatial-grid"]),
+        ("hue:0.1+contrast:0.2", ["worst-of-k", "pgd"], ["worst-of-k", "pgd"]),
+        ("flow:0.05", ["pgd"], ["pgd", "stadv"]),
+        ("recolor:0.06", ["pgd"], ["pgd", "recoloradv"]),
+        ("wasserstein:0.01", ["pgd"], ["pgd"]),
+    ],
+)
+def test_transformed_inputs_have_batteries_of_their_own(text: str, quick: list[str], deep: list[str]):
+    threat = parse_threat(text)
+    for name, wanted in (("quick", quick), ("deep", deep)):
+        steps = composed(name, threat)
+        assert [step.name for step in decisions(steps)] == wanted
+        assert steps[-1].name == "curve"
+        for step in steps:
+            for attack in step.attacks:
+                attack.check(threat.minimal() if step.kind == "measure" else threat, Untargeted(), model())
+    if threat.name == "spatial":
+        (grid,) = composed("deep", threat)[2].attacks
+        assert isinstance(grid, SpatialGrid)
+        assert grid.passes(10) == (775, 0)  # the paper's
+    with pytest.raises(RequestError, match="AutoAttack's composition"):
+        composed("standard", threat)
+
+
+def test_an_audit_of_rotations_runs():
+    result = mohs.audit("demo", "digits", threats=["rotation:30deg+translation:2px"], profile="quick", limit=32)
+    (threat,) = result.verdict.threats
+    assert result.verdict.finished
+    assert threat.score.n == 32
+    assert threat.boundary > 0
+    assert bool((threat.distance[threat.status == "broken"] <= 1 + 1e-6).all())
+    assert "rotate the image by up to 30 degrees" in threat.words

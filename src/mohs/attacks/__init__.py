@@ -14,6 +14,7 @@ from mohs.errors import RequestError, UnknownName
 
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
+    from mohs.attacks.blackbox.gen_attack import GenAttack
     from mohs.attacks.blackbox.square import Square
     from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
@@ -38,9 +39,14 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.lbfgs import LBFGS
     from mohs.attacks.minimal.pdpgd import PDPGD
     from mohs.attacks.minimal.superdeepfool import SuperDeepFool
+    from mohs.attacks.perceptual.recoloradv import ReColorAdv
+    from mohs.attacks.sparse.one_pixel import OnePixel
     from mohs.attacks.sparse.pgd_l0 import PGDL0
     from mohs.attacks.sparse.sigma_zero import SigmaZero
     from mohs.attacks.sparse.sparse_rs import SparseRS
+    from mohs.attacks.spatial.grid import SpatialGrid
+    from mohs.attacks.spatial.stadv import StAdv
+    from mohs.attacks.spatial.worst_of_k import WorstOfK
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
     from mohs.attacks.universal.replay import Replay
 
@@ -82,6 +88,12 @@ TABLE: dict[str, str] = {
     "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
     "replay": "mohs.attacks.universal.replay:Replay",
+    "spatial-grid": "mohs.attacks.spatial.grid:SpatialGrid",
+    "worst-of-k": "mohs.attacks.spatial.worst_of_k:WorstOfK",
+    "stadv": "mohs.attacks.spatial.stadv:StAdv",
+    "recoloradv": "mohs.attacks.perceptual.recoloradv:ReColorAdv",
+    "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
+    "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
 
 _CLASSES = {path.rpartition(":")[2]: path for path in TABLE.values()}
@@ -161,13 +173,19 @@ __all__ = [
     "Bisection",
     "CWLinf",
     "DeepFool",
+    "GenAttack",
     "Jitter",
+    "OnePixel",
     "OptimizerPGD",
+    "ReColorAdv",
     "Replay",
     "SigmaZero",
     "SparseRS",
+    "SpatialGrid",
     "Square",
+    "StAdv",
     "SuperDeepFool",
+    "WorstOfK",
     "find",
     "make",
     "name_of",

@@ -18,10 +18,27 @@ from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.minimal.bisection import Bisection
 from mohs.attacks.minimal.deepfool import DeepFool
 from mohs.attacks.minimal.fab import FABT
+from mohs.attacks.perceptual.recoloradv import ReColorAdv
+from mohs.attacks.spatial.grid import SpatialGrid
+from mohs.attacks.spatial.stadv import StAdv
+from mohs.attacks.spatial.worst_of_k import WorstOfK
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import Loss, cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Model
-from mohs.threat import L0, L1, L2, Knowledge, Linf, Threat
+from mohs.threat import (
+    L0,
+    L1,
+    L2,
+    FlowThreat,
+    Knowledge,
+    Linf,
+    NormThreat,
+    RecolorThreat,
+    SemanticThreat,
+    SpatialThreat,
+    Threat,
+    WassersteinThreat,
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,8 @@ def standard(threat: Threat, model: Model) -> list[Step]:
 
 def quick(threat: Threat, model: Model) -> list[Step]:
     """Minutes, not hours: a few targeted steps find what most attacks find."""
+    if not isinstance(threat, NormThreat):
+        return _transformed(threat, points=10, pgd=PGD(steps=20, restarts=2), grid=SpatialGrid(angles=11, shifts=3))
     _, targeted, note = _losses(model.classes)
     if threat.name == "l0":
         return [Step("pgd", (PGD(steps=20, step_size=1.0, loss=logit_difference),)), _curve(threat, 4)]
@@ -102,6 +121,8 @@ def quick(threat: Threat, model: Model) -> list[Step]:
 
 def deep(threat: Threat, model: Model) -> list[Step]:
     """`standard` and beyond: more losses, restarts and targets, and the attacks of AutoAttack's plus version."""
+    if not isinstance(threat, NormThreat):
+        return _transformed(threat, points=100, pgd=PGD(steps=100, step_size=0.05, restarts=10), grid=SpatialGrid(), crafted=True)
     short, targeted, note = _losses(model.classes)
     if threat.name == "l0":
         return [
@@ -126,6 +147,19 @@ def deep(threat: Threat, model: Model) -> list[Step]:
         Step("fab-t x5", (FABT(steps=100, targets=9, restarts=5),)),
         curve,
     ]
+
+
+def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, crafted: bool = False) -> list[Step]:
+    """Random points where parameters are few, gradients, and where `crafted` or cheap the attack made for the set."""
+    made = {
+        "spatial": [Step("worst-of-k", (WorstOfK(k=points),)), Step("pgd", (pgd,)), Step("spatial-grid", (grid,))],
+        "semantic": [Step("worst-of-k", (WorstOfK(k=points),)), Step("pgd", (pgd,))],
+        "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
+        "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
+        "wasserstein": [Step("pgd", (pgd,))],
+        "composite": [Step("pgd", (pgd,))],
+    }
+    return [*made[threat.name], _curve(threat, 0)]
 
 
 def _square(threat: Threat, queries: int) -> Step:
@@ -158,8 +192,21 @@ def find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
+EVERY: tuple[Threat, ...] = (
+    Linf(0.1),
+    L2(0.5),
+    L1(12.0),
+    L0(20.0),
+    SpatialThreat(rotation=30.0, translation=3.0),
+    SemanticThreat(hue=0.1, saturation=0.2, brightness=0.1, contrast=0.2),
+    FlowThreat(epsilon=0.05),
+    RecolorThreat(epsilon=0.06),
+    WassersteinThreat(epsilon=0.01),
+)
+
+
 def outline(profile: Profile) -> dict[str, str]:
-    """The stages of a profile for each norm, in short, as a ten-class model would be given."""
+    """The stages of a profile for each set, in short, as a ten-class model would be given."""
 
     class TenClasses(Model):
         classes = 10
@@ -168,7 +215,7 @@ def outline(profile: Profile) -> dict[str, str]:
             raise NotImplementedError
 
     found = {}
-    for threat in (Linf(0.1), L2(0.5), L1(12.0), L0(20.0)):
+    for threat in EVERY:
         try:
             steps = profile.compose(threat, TenClasses())
         except RequestError as error:
@@ -180,5 +227,13 @@ def outline(profile: Profile) -> dict[str, str]:
 
 def _short(step: Step) -> str:
     (attack,) = step.attacks
-    fields = {"steps": "steps", "queries": "queries", "targets": "targets", "restarts": "restarts"}
+    fields = {
+        "steps": "steps",
+        "queries": "queries",
+        "k": "points",
+        "angles": "angles",
+        "shifts": "shifts",
+        "targets": "targets",
+        "restarts": "restarts",
+    }
     return " x ".join(f"{getattr(attack, name)} {word}" for name, word in fields.items() if getattr(attack, name, 1) != 1)

@@ -1,4 +1,7 @@
-"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, with constraints added by `+`:
+"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`;
+what a transformation may do stands side by side, `rotation:30deg+translation:3px`,
+`hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; sets of several kinds make one, `recolor:0.06+flow:0.05+linf:8/255`;
+and constraints are added by `+`:
 `linf:8/255+quantise:8bit+mask:mutable.npy+limit:limit.npy+bounds:bounds.npz+knowledge:scores`."""
 
 from __future__ import annotations
@@ -15,10 +18,15 @@ import torch
 from torch import Tensor
 
 from mohs.errors import ThreatError, UnknownName
+from mohs.threat.colour import RecolorThreat, SemanticThreat
+from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
-from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, Threat
+from mohs.threat.spatial import FlowThreat, SpatialThreat
+from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, NormThreat, Threat
+from mohs.threat.transform import TransformThreat
+from mohs.threat.wasserstein import WassersteinThreat
 
-EXAMPLES = "examples: linf:8/255, l2:0.5, l1:12, l0:20px, linf:8/255+quantise:8bit"
+EXAMPLES = "examples: linf:8/255, l2:0.5, l1:12, l0:20px, rotation:30deg+translation:3px, linf:8/255+quantise:8bit"
 
 
 def number(text: str) -> float:
@@ -38,22 +46,63 @@ SETS: dict[str, Callable[[str], Threat]] = {
     "l2": lambda text: L2(number(text)),
     "l1": lambda text: L1(number(text)),
     "l0": _l0,
+    "flow": lambda text: FlowThreat(epsilon=number(text)),
+    "recolor": lambda text: RecolorThreat(epsilon=number(text)),
+    "wasserstein": lambda text: WassersteinThreat(epsilon=number(text)),
+}
+PARTS: dict[str, tuple[type[TransformThreat], str]] = {  # of a set of several budgets; and the unit a budget may have
+    "rotation": (SpatialThreat, "deg"),
+    "translation": (SpatialThreat, "px"),
+    "hue": (SemanticThreat, ""),
+    "saturation": (SemanticThreat, ""),
+    "brightness": (SemanticThreat, ""),
+    "contrast": (SemanticThreat, ""),
 }
 LIMITS = ("quantise", "mask", "limit", "bounds", "knowledge")
+JOINED = (
+    "joined by + are rotation and translation; hue, saturation, brightness and contrast; these two, flow, recolor and one "
+    f"norm, once each; and any set with {', '.join(LIMITS)}"
+)
 
 
 def parse_threat(text: str) -> Threat:
     """A threat from its grammar; ThreatError or UnknownName says what was wrong and shows examples."""
-    first, *rest = (part.strip() for part in text.split("+"))
-    name, colon, value = first.partition(":")
-    if name not in SETS:
-        raise UnknownName("threat", name, SETS)
-    if not colon or not value:
-        raise ThreatError(f"the threat {text!r} has no budget; {EXAMPLES}")
-    threat = SETS[name](value)
-    for part in rest:
-        threat = _constrain(threat, part)
+    parts = [part.strip() for part in text.split("+")]
+    names = [part.partition(":")[0] for part in parts]
+    if names[0] not in SETS and names[0] not in PARTS:
+        raise UnknownName("threat", names[0], (*SETS, *PARTS))
+    sets = [part for part, name in zip(parts, names, strict=True) if name in SETS or name in PARTS]
+    threat = _set(text, sets)
+    for part in parts:
+        if part not in sets:
+            threat = _constrain(threat, part)
     return threat
+
+
+def _set(text: str, parts: list[str]) -> Threat:
+    """The one set that these parts describe: parts of one kind make one set, sets of several kinds a composite."""
+    budgets: dict[type[TransformThreat], dict[str, float]] = {}
+    made: list[Threat | type[TransformThreat]] = []  # a kind stands where the first of its parts does
+    for part in parts:
+        name, _, value = part.partition(":")
+        if not value:
+            raise ThreatError(f"the threat {text!r} has no budget; {EXAMPLES}")
+        if name in SETS:
+            made.append(SETS[name](value))
+            continue
+        kind, unit = PARTS[name]
+        if kind not in budgets:
+            made.append(kind)
+        if name in budgets.setdefault(kind, {}):
+            raise ThreatError(f"the threat {text!r} says {name} twice")
+        budgets[kind][name] = number(value.removesuffix(unit))
+    sets = [each if isinstance(each, Threat) else each(**budgets[each]) for each in made]  # type: ignore[arg-type]
+    if len(sets) == 1:
+        return sets[0]
+    kinds = ["a norm" if isinstance(each, NormThreat) else each.name for each in sets]
+    if len(set(kinds)) < len(kinds) or not all(isinstance(each, NormThreat | TransformThreat) for each in sets):
+        raise ThreatError(f"the threat {text!r} names sets that do not go together: {JOINED}")
+    return CompositeThreat(parts=tuple(sets))
 
 
 def _constrain(threat: Threat, part: str) -> Threat:
@@ -76,7 +125,7 @@ def _constrain(threat: Threat, part: str) -> Threat:
             return _with(threat, replace(threat.constraints, low=low, high=high))
         case "knowledge":
             return replace(threat, knowledge=parse_knowledge(value))
-    raise UnknownName("constraint", name, LIMITS)
+    raise UnknownName("constraint", name, (*LIMITS, *SETS, *PARTS))
 
 
 def parse_knowledge(text: str) -> Knowledge:

@@ -88,9 +88,33 @@ class Threat(ABC):
         """What float32 may add to a distance."""
         return 0.0
 
-    @abstractmethod
     def words(self) -> str:
         """The threat for someone who never heard of norms."""
+        sees = {
+            Knowledge.GRADIENT: "knows the model and its gradients",
+            Knowledge.SCORES: "sees the model's scores",
+            Knowledge.LABEL: "sees only the predicted class",
+            Knowledge.TRANSFER: "never asks the model",
+        }[self.knowledge]
+        budget = self.describe() if math.isfinite(self.epsilon) else "change the input as little as will do"
+        return f"An adversary who {sees} may {budget}, inside [{self.bounds[0]:g}, {self.bounds[1]:g}]{self.constraints.words()}."
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What the budget allows, after `may`."""
+
+    def shown(self, x: Tensor, x0: Tensor) -> Tensor:
+        """x as bounds and constraints let it be seen: x0 outside the mask, clipped to the box, on the grid."""
+        limits = self.constraints
+        if limits.mask is not None:
+            x = torch.where(limits.mask.to(x.device), x, x0)
+        low, high = limits.box(x0, self.bounds)
+        x = x.clamp(min=low).clamp(max=high)
+        if limits.bits is None:
+            return x
+        grid, spare = limits.snap(x.detach(), self.bounds), ULP * max(map(abs, self.bounds))
+        outside = (grid < low - spare) | (grid > high + spare)
+        return torch.where(outside, limits.toward(x.detach(), x0, self.bounds), grid) + (x - x.detach())
 
     def within(self, bounds: tuple[float, float]) -> Self:
         """The threat in a model's bounds."""
@@ -161,12 +185,12 @@ class NormThreat(Threat):
     def step(self, p: Tensor, g: Tensor, x0: Tensor, size: Number, epsilon: Number | None = None) -> Tensor:
         budget = self.epsilon if epsilon is None else epsilon
         direction = self.norm.steepest(self.constraints.mutable(g))
-        return self.project(direction.mul_(per_row(size * _unit(budget), g)).add_(p), x0, budget)
+        return self.project(direction.mul_(per_row(size * unit_of(budget), g)).add_(p), x0, budget)
 
     def random_point(self, x0: Tensor, stream: Stream, epsilon: Number | None = None) -> Tensor:
         budget = self.epsilon if epsilon is None else epsilon
         offset = self.constraints.mutable(self.norm.ball(x0, stream))
-        return self.project(offset.mul_(per_row(_unit(budget), x0)).add_(x0), x0, budget)
+        return self.project(offset.mul_(per_row(unit_of(budget), x0)).add_(x0), x0, budget)
 
     def check(self, x0: Tensor) -> None:
         self.constraints.check(x0, self.bounds)
@@ -177,20 +201,6 @@ class NormThreat(Threat):
                 f"epsilon {self.epsilon:g} is outside the box: two inputs in {list(self.bounds)} of this shape are at most "
                 f"{widest:g} apart in {self.name}; epsilon is in the units of the input (8/255, not 8, for images in [0, 1])"
             )
-
-    def words(self) -> str:
-        sees = {
-            Knowledge.GRADIENT: "knows the model and its gradients",
-            Knowledge.SCORES: "sees the model's scores",
-            Knowledge.LABEL: "sees only the predicted class",
-            Knowledge.TRANSFER: "never asks the model",
-        }[self.knowledge]
-        budget = self.describe() if math.isfinite(self.epsilon) else "change the input as little as will do"
-        return f"An adversary who {sees} may {budget}, inside [{self.bounds[0]:g}, {self.bounds[1]:g}]{self.constraints.words()}."
-
-    @abstractmethod
-    def describe(self) -> str:
-        """What the budget allows, after `may`."""
 
     def _quantised(self, p: Tensor, x0: Tensor) -> Tensor:
         """The grid point nearest to p; toward x0 for entries that rounding would carry out of the box, and rows out of the
@@ -206,7 +216,7 @@ class NormThreat(Threat):
         return ULP * max(map(abs, self.bounds))
 
 
-def _unit(epsilon: Number) -> Number:
+def unit_of(epsilon: Number) -> Number:
     """What a step is measured in: epsilon, or 1 where there is none."""
     if isinstance(epsilon, Tensor):
         return torch.where(epsilon.isfinite(), epsilon, 1.0)

@@ -18,7 +18,8 @@ class PGD(Attack):
 
     step_size: in units of epsilon; 2.5 / steps is a common choice.
     Madry, Makelov, Schmidt, Tsipras, Vladu, ICLR 2018, arXiv:1706.06083; in L1 the step is that of SLIDE, Tramer &
-    Boneh, NeurIPS 2019, arXiv:1904.13000.
+    Boneh, NeurIPS 2019, arXiv:1904.13000. On transformed inputs it steps in their parameters, as in Linf: the first-order
+    attack of Engstrom et al., ICML 2019, arXiv:1712.02779.
     """
 
     steps: int = 40
@@ -27,6 +28,7 @@ class PGD(Attack):
     random_start: bool = True
 
     paper = "Madry et al., ICLR 2018, arXiv:1706.06083"
+    sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein", "composite")
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         x = threat.random_point(x0, oracle.stream) if self.random_start else threat.origin(x0)

@@ -1,0 +1,1 @@
+"""Attacks that move what an image shows."""
