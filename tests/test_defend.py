@@ -15,7 +15,6 @@ from torch.nn import functional
 from mohs.attacks import PGD
 from mohs.data import load_digits
 from mohs.defend import JPEG, BitDepth, Defence, GaussianNoise, ResizePad, Transformed, bpda, straight_through
-from mohs.demo import train
 from mohs.errors import ModelError, UnknownName
 from mohs.models import Model, TorchModel, as_model, prepare
 from mohs.models.contract import check_contract
@@ -293,3 +292,92 @@ def test_nothing_is_told_of_what_is_well_or_declared(x: Tensor) -> None:
     assert check_contract(twin, x, y) == []
     assert twin.gives == Knowledge.GRADIENT
     assert check_contract(BitDepth(as_model(network(), x), bits=8), x, network()(x).argmax(1)) == []
+
+
+# the whole kit, on digits
+
+
+class Stored(Defence):
+    """A change followed by the 8 bits of an image file, as code outside of torch does it; the change stands in for it."""
+
+    def __init__(self, inner: Defence) -> None:
+        super().__init__(inner.model, f"8 bits after {inner.name}", differentiable=False, random=inner.random)
+        self.inner = inner
+
+    def transform(self, x: Tensor, stream: Stream) -> Tensor:
+        return (self.inner.transform(x, stream).clamp(0, 1) * 255).round() / 255
+
+    def substitute(self, x: Tensor, stream: Stream) -> Tensor:
+        return self.inner.transform(x, stream)
+
+
+class Undeclared(nn.Module):
+    """A defence as it comes in a module: its code passes no gradient on."""
+
+    def __init__(self, defence: Defence, net: nn.Module) -> None:
+        super().__init__()
+        self.defence, self.net = [defence], net
+
+    def forward(self, x: Tensor) -> Tensor:
+        shown = self.defence[0].transform(x.detach(), self.defence[0]._draw(x))
+        return self.net(shown + 0 * x.sum((1, 2, 3), keepdim=True))  # type: ignore[no-any-return]
+
+
+class Padded(nn.Module):
+    """A small network for 12 x 12; smaller images stand in its middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(576, 64), nn.ReLU(), nn.Linear(64, 10)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        edge = (12 - x.shape[-1]) // 2
+        return self.layers(functional.pad(x, (edge,) * 4))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    """On digits of 8 to 11 pixels anywhere in 12 x 12."""
+    x, y = load_digits("train")
+    with threads(1), torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Padded()
+        adam = torch.optim.Adam(net.parameters(), 4e-3)
+        moved = ResizePad(TorchModel(net, classes=10), smallest=8, size=12)
+        for epoch in range(24):
+            for rows in torch.randperm(len(x)).split(64):
+                shown = moved.transform(x[rows], Stream.of(epoch, rows)) if epoch % 4 else x[rows]
+                adam.zero_grad()
+                functional.cross_entropy(net(shown), y[rows]).backward()
+                adam.step()
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: BitDepth(model, bits=4),
+        lambda model: JPEG(model, quality=75),
+        lambda model: Stored(GaussianNoise(model, sigma=0.1)),
+        lambda model: Stored(ResizePad(model, smallest=8, size=12)),
+    ],
+    ids=["bit depth", "jpeg", "noise", "resize"],
+)
+def test_what_plain_pgd_cannot_break_the_kit_does(make: Callable[[Model], Defence], trained: nn.Module) -> None:
+    """Without a gradient more than half stand; declared, hardly more than without the defence."""
+    x, y = (part[:64] for part in load_digits("test"))
+    model, threat, pgd = as_model(trained, x), "linf:0.2", PGD(steps=20, step_size=0.15)
+    defence = make(model)
+    naive = as_model(Undeclared(defence, trained).eval(), x)
+    naive.random = defence.random
+    stands = {
+        "naive": ~pgd(naive, x, y, threat=threat).broken,
+        "kit": ~pgd(defence, x, y, threat=threat, draws=8 if defence.random else 1).broken,
+        "undefended": ~pgd(model, x, y, threat=threat).broken,
+    }
+    share = {name: float(rows.float().mean()) for name, rows in stands.items()}
+    assert share["naive"] > 0.5, share
+    assert share["kit"] <= share["undefended"] + 0.03, share
+    assert share["undefended"] < 0.2, share

@@ -30,7 +30,6 @@ def _interval(x0: Tensor, epsilon: Number, low: Number, high: Number) -> tuple[T
     return kept[1], kept[2]
 
 
-
 def _largest(e: Tensor) -> Tensor:
     return per_row(e.flatten(1).abs().amax(1).clamp_(min=1e-30), e)
 

@@ -19,9 +19,7 @@ AFAR = 1e15  # its square is still a float32
 _L2 = L2Norm()
 
 
-def boundary_step(
-    norm: Norm, x: Tensor, x0: Tensor, w: Tensor, gap: Tensor, radius: float, low: Number, high: Number
-) -> Tensor:
+def boundary_step(norm: Norm, x: Tensor, x0: Tensor, w: Tensor, gap: Tensor, radius: float, low: Number, high: Number) -> Tensor:
     """The y of the box nearest to x0 in the norm with <w, y - x> = gap and ||y - x||_2 <= radius; where the ball does not
     reach that hyperplane, its point nearest to it. x, x0 lie in the box; gap [rows] float64.
 

@@ -81,7 +81,7 @@ def where_lost(module: nn.Module, x: Tensor) -> Call | None:
             return next((c for c in calls if _live(c.inputs) and not _live(c.outputs)), None)
         tensors = list({id(t): t for c in calls for t in (*c.inputs, *c.outputs) if t.requires_grad}.values())
         total = torch.stack([mixed(t).sum() for t in top if t.requires_grad]).sum()
-        found = torch.autograd.grad(total, tensors, allow_unused=True)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(total, tensors, allow_unused=True)
     moved = {id(t): g is not None and bool(g.any()) for t, g in zip(tensors, found, strict=True)}
 
     def any_moved(part: list[Tensor]) -> bool:

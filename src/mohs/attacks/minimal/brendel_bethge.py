@@ -22,12 +22,14 @@ class BrendelBethge(Attack):
 
     overshoot: a point that is not adversarial goes overshoot times as far as the boundary, one that is 2 - overshoot
     times. radius: in units of the number of entries times the range; multiplied by `decay` `decays` times on the way.
-    momentum: the weight of earlier gradients. starts: uniform random inputs tried for a start where no success is known;
-    ascents: then steps along the gradient of the margin. bisections: of the way from the start to x0, along projections.
+    momentum: the weight of earlier gradients. ascents: steps along the gradient of the margin to a start, where no success
+    is known; starts: uniform random inputs tried where they lead to none. bisections: of the way from the start to x0,
+    along projections.
 
-    A step costs one forward and one backward pass. The authors' code takes the radius times the number of examples in the
-    batch as well; here it is each example's own. They blend each of 1000 random inputs in 50 steps and have no ascent.
-    The problem of a step is solved for its two multipliers by root finding, in place of a quasi-Newton method.
+    A step costs one forward and one backward pass. The authors start from random inputs, blended with x0, and have no
+    ascent (here `ascents=0`): from there the attack ends in farther places. Their code takes the radius times the number of
+    examples in the batch as well; here it is each example's own. The problem of a step is solved for its two multipliers
+    by root finding, in place of a quasi-Newton method.
     Brendel, Rauber, Kuemmerer, Ustyuzhaninov, Bethge, NeurIPS 2019, arXiv:1907.01003.
     """
 
@@ -37,8 +39,8 @@ class BrendelBethge(Attack):
     decay: float = 0.5
     decays: int = 20
     momentum: float = 0.8
-    starts: int = 10
     ascents: int = 20
+    starts: int = 10
     bisections: int = 10
 
     paper = "Brendel et al., NeurIPS 2019, arXiv:1907.01003"
@@ -68,24 +70,22 @@ class BrendelBethge(Attack):
         return x
 
     def start(self, oracle: Oracle, x0: Tensor, threat: NormThreat) -> Tensor:
-        """The best success known of each row, else a random input or one up the gradient, bisected towards x0."""
+        """The best success known of each row, else one up the gradient or a random input, bisected towards x0."""
         x = oracle.best.point.clone()
         todo = (~oracle.best.broken).nonzero()[:, 0]
         low, high = (torch.as_tensor(side).to(x0).expand_as(x0) for side in threat.constraints.box(x0, threat.bounds))
-        for k in oracle.steps(self.starts):
-            noise = oracle.stream.at("start", k).uniform(*x0.shape[1:])
-            drawn = torch.lerp(low, high, noise)[todo]
-            hit = oracle.scores(drawn, rows=todo).margin > 0
-            x[todo[hit]] = drawn[hit]
-            todo = todo[~hit]
-            if len(todo) == 0:
-                break
         size = threat.farthest(x0).to(x0.dtype) / max(1, self.ascents)
         for _ in oracle.steps(self.ascents if len(todo) else 0):
             answer = oracle.gradient(x[todo], oracle.goal.margin, rows=todo)
             short = answer.margin <= 0
             todo = todo[short]
             x[todo] = threat.step(x[todo], answer.gradient[short], x0[todo], size[todo], torch.inf)
+        for k in oracle.steps(self.starts if len(todo) else 0):
+            noise = oracle.stream.at("start", k).uniform(*x0.shape[1:])
+            drawn = torch.lerp(low, high, noise)[todo]
+            hit = oracle.scores(drawn, rows=todo).margin > 0
+            x[todo[hit]] = drawn[hit]
+            todo = todo[~hit]
         rows = (oracle.open & (threat.distance(x, x0) > 0)).nonzero()[:, 0]
         if len(rows):
             x[rows] = bisect(oracle, x[rows], threat, rows, self.bisections, lambda p: oracle.scores(p, rows=rows).margin > 0)
