@@ -132,6 +132,12 @@ ROWS: dict[str, Row] = {
     "alma": Row({"steps": 200, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.1, "l1": 1.5}),
     "sigma-zero": Row({"steps": 60}, (*free("l0"), "l0:6"), {"l0": 2.0}),
     "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
+    "brendel-bethge": Row(
+        {"steps": 40, "decays": 6, "radius": 0.1, "ascents": 0, "starts": 3},
+        (*free(*ALL), "l2:0.25"),
+        {"linf": 1.01, "l2": 1.01, "l1": 1.01, "l0": 2.0},
+        random=True,
+    ),
     "bisection": Row(
         {"steps": 12},
         (*free(*ALL, "flow", "recolor", "wasserstein"), *budgets("spatial", "semantic", "composite")),

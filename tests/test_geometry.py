@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from mohs.errors import Refused, ThreatError
+from mohs.errors import ThreatError
 from mohs.geometry import L0, L0_PIXELS, L1, L2, LINF, L1Norm, Norm, per_row
 from mohs.rng import Stream
 
@@ -381,9 +381,52 @@ def test_hyperplane_with_no_normal_stays(norm: Norm):
     assert torch.equal(meet(norm, x.clone(), torch.zeros(2, 5), torch.ones(2), 0.0, 1.0), x)
 
 
-def test_hyperplane_is_refused_for_l0():
-    with pytest.raises(Refused, match="l0"):
-        L0.hyperplane(torch.zeros(1, 2), torch.ones(1, 2), torch.ones(1), 0.0, 1.0)
+@pytest.mark.parametrize("norm", [L0, L0_PIXELS], ids=name)
+def test_hyperplane_in_l0_changes_the_fewest(norm: Norm):
+    """Against every choice of units: those of the largest gain, and as many as it takes."""
+    g = torch.Generator().manual_seed(6)
+    x, w = torch.rand(20, 2, 1, 3, generator=g), torch.randn(20, 2, 1, 3, generator=g)
+    gap = (torch.rand(20, generator=g, dtype=torch.float64) - 0.5) * 4
+    point = norm.hyperplane(x, w, gap, 0.0, 1.0)
+    assert ((point >= 0) & (point <= 1)).all()
+    turned = w.double() * gap.sign()[:, None, None, None]
+    gain = torch.where(turned > 0, turned * (1 - x), -turned * x)
+    gain = gain.sum(1).flatten(1) if norm.pixels else gain.flatten(1)
+    units = gain.sort(dim=1, descending=True).values.cumsum(1)
+    for row in range(20):
+        moved = float((w[row].double() * (point - x)[row].double()).sum())
+        fewest = int((units[row] < float(gap[row].abs())).sum()) + 1
+        if fewest <= units.shape[1]:
+            assert moved == pytest.approx(float(gap[row]), abs=1e-5)
+            assert float(norm.distance(point - x)[row]) == fewest
+        else:
+            assert abs(moved) == pytest.approx(float(units[row, -1]), abs=1e-5)
+    assert torch.equal(norm.hyperplane(x, torch.zeros_like(x), gap, 0.0, 1.0), x)
+
+
+@each
+@pytest.mark.parametrize("s", [0.0, 0.2, 0.7, 0.999])
+def test_between_minimises_both_distances(norm: Norm, s):
+    """No other point of the box is nearer to v that is as near to e, and it goes from v to e."""
+    g = torch.Generator().manual_seed(8)
+    v, e = torch.randn(4, 2, 2, 2, generator=g), torch.rand(4, 2, 2, 2, generator=g) - 0.5
+    low, high = torch.full_like(v, -0.6), torch.full_like(v, 0.6)
+    share = torch.full((4, 1, 1, 1), s)
+    d = norm.between(v.clone(), e, share, low, high)
+    assert ((d >= low) & (d <= high)).all()
+    goal = v / (1 - s) if norm is L2 else v  # as its docstring says, v may have any length there
+    if s == 0:
+        assert torch.equal(d, v.clamp(low, high))
+    near, reach = (d - goal).flatten(1).norm(dim=1), norm.distance((d - e).double())
+    if s == 0.999 and norm is not L2:
+        assert (reach <= norm.distance((v.clamp(low, high) - e).double()) * 0.01 + 1e-6).all()
+    for k in range(200):
+        other = d + 0.3 * torch.randn(d.shape, generator=g) * (torch.rand(d.shape, generator=g) < 0.4)
+        if k % 2:
+            other = torch.where(torch.rand(d.shape, generator=g) < 0.5, e, other)
+        other = other.clamp(low, high)
+        nearer = (other - goal).flatten(1).norm(dim=1) < near - 1e-5
+        assert not (nearer & (norm.distance((other - e).double()) <= reach - (0 if norm.name == "l0" else 1e-5))).any()
 
 
 @each

@@ -334,6 +334,7 @@ class Oracle:
         """One forward pass, and the backward ones wanted."""
         if draw is not None:
             torch.manual_seed(int(draw.keys[0]))  # a random module draws from torch's own generator
+            model = replace(model, model=model.model.drawn(draw.at("model")))
         if level == Knowledge.GRADIENT:
             return self._differentiate(q, x0, aim, model, want, draw, change)
         with torch.no_grad():

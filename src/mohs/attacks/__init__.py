@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.slide import SLIDE
     from mohs.attacks.minimal.alma import ALMA
     from mohs.attacks.minimal.bisection import Bisection
+    from mohs.attacks.minimal.brendel_bethge import BrendelBethge
     from mohs.attacks.minimal.cw import CW
     from mohs.attacks.minimal.cw_l0 import CWL0
     from mohs.attacks.minimal.cw_linf import CWLinf
@@ -86,6 +87,7 @@ TABLE: dict[str, str] = {
     "alma": "mohs.attacks.minimal.alma:ALMA",
     "sigma-zero": "mohs.attacks.sparse.sigma_zero:SigmaZero",
     "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
+    "brendel-bethge": "mohs.attacks.minimal.brendel_bethge:BrendelBethge",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
     "replay": "mohs.attacks.universal.replay:Replay",
     "spatial-grid": "mohs.attacks.spatial.grid:SpatialGrid",
@@ -171,6 +173,7 @@ __all__ = [
     "VNIFGSM",
     "APGDTargeted",
     "Bisection",
+    "BrendelBethge",
     "CWLinf",
     "DeepFool",
     "GenAttack",

@@ -47,6 +47,11 @@ class Norm(Protocol):
     def prox(self, v: Tensor, scale: Tensor) -> Tensor:
         """argmin ||w - v||_2^2 / 2 + scale ||w||_p, scale [rows] >= 0. May overwrite v."""
 
+    def between(self, v: Tensor, e: Tensor, s: Tensor, low: Number, high: Number) -> Tensor:
+        """argmin over the box of ||d - e||_p and ||d - v||_2 together, the first counting for nothing at s = 0 and for
+        everything at s = 1: a step d from v to e [rows, *input], s broadcasts over them, 0 <= s < 1.
+        Brendel et al., NeurIPS 2019, arXiv:1907.01003."""
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """A uniform sample of the unit ball, [rows, *input]: a perturbation, not a point."""
 

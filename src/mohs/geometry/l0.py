@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mohs.errors import Refused, ThreatError
+from mohs.errors import ThreatError
 from mohs.geometry.base import Number
 from mohs.geometry.l2 import unit
-from mohs.geometry.solve import clip_, length
+from mohs.geometry.solve import clip_, crossing, length
 from mohs.rng import Stream
 
 
@@ -55,6 +55,13 @@ class L0Norm:
         shape = (len(v), 1, *v.shape[2:]) if self.pixels else v.shape
         return v.mul_(kept.view(shape))
 
+    def between(self, v: Tensor, e: Tensor, s: Tensor, low: Number, high: Number) -> Tensor:
+        """v, clipped, but e in the units in which that adds least to the distance from v."""
+        d = clip_(v.clone(), low, high)
+        added = self.units((e - d).mul_(e + d - 2 * v)).sum(2)
+        worth = (2 * s / (1 - s)).flatten(1) * e.flatten(1).abs().amax(1, keepdim=True).square()
+        return torch.where(self.spread(added <= worth, e), e, d)
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """Uniform in [-1, 1], every feature by itself: a dense start, since a unit of L0 is one feature and does not
         scale. The projection after it keeps epsilon of them."""
@@ -69,11 +76,14 @@ class L0Norm:
         return (sparse.transpose(1, 2) if self.pixels else sparse).reshape(x0.shape)
 
     def hyperplane(self, x: Tensor, w: Tensor, gap: Tensor, low: Number, high: Number) -> Tensor:
-        """Refused: no attack here walks along hyperplanes by a count."""
-        raise Refused(
-            "projection onto a hyperplane is not defined for l0, as FAB and DeepFool need it; "
-            "use linf, l2 or l1 there, or an attack made for l0"
-        )
+        """Units go to the box by falling gain, <w, change>, until gap is reached, the last one part of the way."""
+        d, q, c = crossing(x, w, gap, low, high)
+        gain, order = self.units(q.view_as(x)).sum(2).double().sort(dim=1, descending=True, stable=True)
+        before = gain.cumsum(1) - gain
+        part = ((c[:, None] - before) / gain).nan_to_num_(0.0, posinf=0.0, neginf=0.0).clamp_(0, 1)
+        share = self.spread(torch.zeros_like(part).scatter_(1, order, part).to(x.dtype), x)
+        way = q.div_(d.abs().clamp_(min=1e-30)).copysign_(d).view_as(x)
+        return clip_(torch.addcmul(x, way, share), low, high)
 
     def units(self, t: Tensor) -> Tensor:
         """[rows, units, features a unit]."""

@@ -61,6 +61,11 @@ class L1Norm:
         """sign(v) max(|v| - scale, 0): soft thresholding."""
         return v.abs().sub_(per_row(scale.to(v.dtype), v)).clamp_(min=0).copysign_(v)
 
+    def between(self, v: Tensor, e: Tensor, s: Tensor, low: Number, high: Number) -> Tensor:
+        """e, no entry farther from v than s / (1 - s) of the largest of e, clipped."""
+        reach = s / (1 - s) * per_row(e.flatten(1).abs().amax(1), e)
+        return clip_(torch.minimum(torch.maximum(e, v - reach), v + reach), low, high)
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """l / (||l||_1 + e), l Laplace, e exponential: uniform in the ball.
         Barthe, Guedon, Mendelson, Naor, Ann. Probab. 2005, arXiv:math/0503650."""

@@ -62,6 +62,10 @@ class L2Norm:
         left = (1 - scale / length(v).clamp_(min=1e-30)).clamp_(min=0)
         return v.mul_(per_row(left.to(v.dtype), v))
 
+    def between(self, v: Tensor, e: Tensor, s: Tensor, low: Number, high: Number) -> Tensor:
+        """v + s e, clipped: what minimises ||d - e||^2 s + ||d - v / (1 - s)||^2 (1 - s)."""
+        return clip_(torch.addcmul(v, e, s), low, high)
+
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """n / sqrt(||n||^2 + 2 e), n normal, e exponential: uniform in the ball.
         Barthe, Guedon, Mendelson, Naor, Ann. Probab. 2005, arXiv:math/0503650."""

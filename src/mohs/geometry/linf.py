@@ -30,6 +30,10 @@ def _interval(x0: Tensor, epsilon: Number, low: Number, high: Number) -> tuple[T
     return kept[1], kept[2]
 
 
+def _largest(e: Tensor) -> Tensor:
+    return per_row(e.flatten(1).abs().amax(1).clamp_(min=1e-30), e)
+
+
 @dataclass(frozen=True)
 class LinfNorm:
     """||delta||_inf = max_i |delta_i|; epsilon in the units of the input. Its dual is L1."""
@@ -55,6 +59,11 @@ class LinfNorm:
     def prox(self, v: Tensor, scale: Tensor) -> Tensor:
         """v less its projection onto the L1 ball of radius scale (Moreau), in place."""
         return v.sub_(L1Norm().project(v.clone(), torch.zeros_like(v), scale.double(), -math.inf, math.inf))
+
+    def between(self, v: Tensor, e: Tensor, s: Tensor, low: Number, high: Number) -> Tensor:
+        """v, no entry farther from e than (1 - s) / s of the largest of e, clipped."""
+        reach = (1 - s) / s * _largest(e)
+        return clip_(torch.minimum(torch.maximum(v, e - reach), e + reach), low, high)
 
     def ball(self, x0: Tensor, stream: Stream) -> Tensor:
         """Uniform in [-1, 1], every feature by itself."""

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from mohs.rng import Stream
 from mohs.threat import Knowledge
 
 
@@ -15,7 +16,8 @@ class Model(ABC):
 
     bounds: the range inputs live in; normalisation belongs inside the model. classes: how many. gives: the most it
     grants (labels are one-hot scores). batch: the one number of rows it takes, or None. random: two calls may differ.
-    rejected: the class by which a detector refuses, or None. forks: a forked process may go on using it.
+    differentiable: False where gradients are, knowingly, those of a substitute (BPDA). rejected: the class by which a
+    detector refuses, or None. forks: a forked process may go on using it.
     """
 
     name: str = "model"
@@ -24,6 +26,7 @@ class Model(ABC):
     gives: Knowledge = Knowledge.GRADIENT
     batch: int | None = None
     random: bool = False
+    differentiable: bool = True
     rejected: int | None = None
     forks: bool = False
     device: torch.device = torch.device("cpu")
@@ -31,6 +34,10 @@ class Model(ABC):
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
         """Scores [rows, classes] of inputs [rows, *input] in `bounds`, differentiable where `gives` says so."""
+
+    def drawn(self, stream: Stream) -> Model:
+        """The model with the draws of a stream, a key a row; itself where it draws from torch's own generator, if at all."""
+        return self
 
     def double(self) -> Model | None:
         """A float64 twin that takes float64 inputs, or None where there is none to be had."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mohs.models.base import Model
 from mohs.models.findings import Finding, Probe, error, warning
+from mohs.models.gradients import AGREE, STEP, Call, agreement, mixed, where_lost, where_random, where_wrong
 from mohs.models.hypotheses import accuracy
 from mohs.models.torch_model import TorchModel, in_training
 from mohs.threat import Knowledge
@@ -67,8 +68,9 @@ def random(probe: Probe) -> Iterator[Finding]:
     spread = max(float((z - probe.logits).abs().max()) for z in again)
     if spread > RANDOM * probe.scale:
         probe.model.random = True
-        told = f"the model is random: {DRAWS} passes over the same rows differ by {spread:.2g}"
-        yield warning("random", f"{told}; hits are confirmed on fresh draws, and one counts if at least half succeed")
+        told = f"the model is random{_at(probe, where_random)}: {DRAWS} passes over the same rows differ by {spread:.2g}"
+        then = "gradients and scores are averaged over draws (EOT), hits are confirmed on fresh draws"
+        yield warning("random", f"{told}; {then}, and one counts if at least half succeed")
 
 
 @torch.no_grad()
@@ -84,11 +86,34 @@ def coupled(probe: Probe) -> Iterator[Finding]:
 
 
 def gradient(probe: Probe) -> Iterator[Finding]:
-    reason = _why_no_gradient(probe) if probe.model.gives >= Knowledge.GRADIENT else ""
+    """Absent, zero, or not the slope of the scores."""
+    if probe.model.gives < Knowledge.GRADIENT:
+        return
+    reason = _why_no_gradient(probe)
     if reason:
         probe.model.gives = Knowledge.SCORES
-        told = f"the model gives no gradient ({reason})"
-        yield warning("gradient", f"{told}: attacks that need one are inapplicable here, which is not robustness")
+        told = f"the model gives no gradient ({reason}{_at(probe, where_lost)})"
+        yield warning("gradient", f"{told}: attacks that need one are inapplicable here, which is not robustness; {_REMEDY}")
+    elif probe.model.differentiable:
+        low, high = probe.model.bounds
+        cosine = agreement(probe.model.logits, probe.rows[:4], STEP * (high - low))
+        if cosine < AGREE:
+            told = f"the model's gradient is not its slope (cosine {cosine:.2f} with finite differences{_at(probe, where_wrong)})"
+            yield warning("gradient", f"{told}: attacks that follow it may fail here, which is not robustness; {_REMEDY}")
+
+
+_REMEDY = "declare the layer by mohs.defend.bpda, or the change of the input as a mohs.defend.Defence, to attack through it"
+
+
+def _at(probe: Probe, search: Callable[[nn.Module, Tensor], Call | None]) -> str:
+    """Where in the module, with a leading comma; '' where that cannot be told."""
+    if not isinstance(probe.model, TorchModel):
+        return ""
+    try:
+        call = search(probe.model.module, probe.rows[:4])
+    except Exception:  # a layer may not run by itself, or refuse hooks, in any way
+        return ""
+    return f", in the {call}" if call else ""
 
 
 def _varies(x: Tensor) -> bool:
@@ -107,10 +132,11 @@ def _why_no_gradient(probe: Probe) -> str:
             logits = probe.model.logits(x)
             if not logits.requires_grad:
                 return "its output is detached from its input"
-            weights = torch.arange(1, logits.shape[1] + 1, device=logits.device).to(logits.dtype).mul(0.618034).frac().sub(0.5)
-            found = torch.autograd.grad((logits * weights).sum(), x, allow_unused=True, materialize_grads=True)[0]
+            found: Tensor | None = torch.autograd.grad(mixed(logits).sum(), x, allow_unused=True)[0]
     except RuntimeError as failure:
         return str(failure).splitlines()[0][:120]
+    if found is None:
+        return "its output is detached from its input"
     if not bool(found.isfinite().all()):
         return "it is NaN or infinite"
     return "" if bool(found.any()) else "it is zero: is the input rounded, or the last layer saturated?"
