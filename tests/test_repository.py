@@ -164,3 +164,9 @@ def test_no_file_names_a_machine() -> None:
         if machine.search(line)
     ]
     assert found == []
+
+
+def test_the_page_of_goals_is_what_the_attacks_say() -> None:
+    from tests.goals import page
+
+    assert (ROOT / "docs/goals.md").read_text() == page(), "write it anew: python -m tests.goals > docs/goals.md"

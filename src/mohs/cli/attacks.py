@@ -11,15 +11,17 @@ from rich.table import Table
 
 from mohs.cli import options
 
-HELP = "Every attack mohs knows, or with --profiles the batteries an audit runs."
+HELP = "Every attack mohs knows, or with --profiles the batteries an audit runs, or with --goals which attack serves which goal."
+GOALS = ("untargeted", "targeted:3", "source-target:0->3", "confidence:0.5", "topk:2")
 EXAMPLE = "Example: `mohs attacks --profiles`"
 
 
 def command(
     profiles: Annotated[bool, typer.Option("--profiles", help="List the profiles and what they are made of.")] = False,
+    goals: Annotated[bool, typer.Option("--goals", help="List which attack serves which goal, and why not.")] = False,
     json: options.Json = False,
 ) -> int:
-    rows = _profiles() if profiles else _attacks()
+    rows = _profiles() if profiles else goals_served() if goals else _attacks()
     if json:
         typer.echo(json_module.dumps(rows, indent=1))
         return 0
@@ -65,3 +67,22 @@ def _profiles() -> list[dict[str, object]]:
                 }
             )
     return rows
+
+
+def goals_served() -> list[dict[str, object]]:
+    """Of each attack, whether it serves each goal against a model of ten classes: yes, or the reason of its refusal."""
+    from mohs import attacks
+    from mohs.engine.profiles import EVERY, TenClasses
+    from mohs.errors import RequestError
+    from mohs.threat import parse_goal
+
+    def answer(name: str, goal: str) -> str:
+        kind = attacks.find(name)
+        threat = next(threat for threat in EVERY if threat.name in kind.sets)
+        try:
+            kind().check(threat.minimal() if kind.minimal else threat, parse_goal(goal), TenClasses())
+        except RequestError as reason:
+            return f"no: {reason}"
+        return "yes"
+
+    return [{"name": name, **{goal.partition(":")[0]: answer(name, goal) for goal in GOALS}} for name in sorted(attacks.table())]

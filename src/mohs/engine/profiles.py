@@ -205,15 +205,17 @@ EVERY: tuple[Threat, ...] = (
 )
 
 
+class TenClasses(Model):
+    """Stands for a model of ten classes where none is asked."""
+
+    classes = 10
+
+    def logits(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
 def outline(profile: Profile) -> dict[str, str]:
     """The stages of a profile for each set, in short, as a ten-class model would be given."""
-
-    class TenClasses(Model):
-        classes = 10
-
-        def logits(self, x: Tensor) -> Tensor:
-            raise NotImplementedError
-
     found = {}
     for threat in EVERY:
         try:
