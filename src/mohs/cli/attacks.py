@@ -73,7 +73,7 @@ def goals_served() -> list[dict[str, object]]:
     """Of each attack, whether it serves each goal against a model of ten classes: yes, or the reason of its refusal."""
     from mohs import attacks
     from mohs.engine.profiles import EVERY, TenClasses
-    from mohs.errors import RequestError
+    from mohs.errors import Refused, RequestError
     from mohs.threat import parse_goal
 
     def answer(name: str, goal: str) -> str:
@@ -81,8 +81,10 @@ def goals_served() -> list[dict[str, object]]:
         threat = next(threat for threat in EVERY if threat.name in kind.sets)
         try:
             kind().check(threat.minimal() if kind.minimal else threat, parse_goal(goal), TenClasses())
-        except RequestError as reason:
+        except Refused as reason:
             return f"no: {reason}"
+        except RequestError:
+            return "yes, given what it must be given"
         return "yes"
 
     return [{"name": name, **{goal.partition(":")[0]: answer(name, goal) for goal in GOALS}} for name in sorted(attacks.table())]
