@@ -39,7 +39,7 @@ BUDGETS = {
     "flow": "flow:0.2",
     "recolor": "recolor:0.1",
     "wasserstein": "wasserstein:0.05",
-    "composite": "rotation:15deg+translation:1px+hue:0.1+linf:0.02",
+    "composite": "hue:0.05+flow:0.05+linf:0.01",
 }
 FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein")}
 WIDE = {  # every goal is within reach
@@ -378,9 +378,9 @@ def spent(run: Run, x0: Tensor) -> Tensor:
     if run.threat.name in ALL:
         return distance(run.threat.name, out.adversarial, x0)
     if run.threat.name == "composite":
-        few = out.point[:, :7].double() / torch.tensor([15.0, 1.0, 1.0, 0.1, torch.inf, torch.inf, torch.inf]).double()
-        change = (out.point[:, 7:].double() - x0.flatten(1).double()) / 0.02
-        return torch.cat([few, change], 1).abs().amax(1)
+        hue = out.point[:, :4].double() / torch.tensor([0.05, *[torch.inf] * 3]).double()
+        flow, change = out.point[:, 4:132].double() / (4 * 0.05), (out.point[:, 132:].double() - x0.flatten(1).double()) / 0.01
+        return torch.cat([hue, flow, change], 1).abs().amax(1)
     if run.threat.name == "wasserstein":
         at = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3)).double()
         costs = out.point.double().sum((2, 3, 4)) * at.square().sum(1).sqrt()
