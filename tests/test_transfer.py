@@ -351,7 +351,7 @@ def test_surrogates_that_do_not_fit_an_audit_are_refused() -> None:
     wrong = {
         "5 classes": TorchModel(nn.Sequential(*list(frozen_module())[:-1], nn.Linear(256, 5)).eval(), classes=5),
         "does not fit": nn.Sequential(nn.Flatten(), nn.Linear(50, 6)).eval(),
-        "gives labels": Labels(frozen_module(2), classes=6),
+        "gives label,": Labels(frozen_module(2), classes=6),
         "bounds": TorchModel(frozen_module(2), classes=6, bounds=(-1.0, 1.0)),
     }
     for said, model in wrong.items():

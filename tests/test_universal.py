@@ -69,6 +69,9 @@ def test_deepfool_of_one_example_fools_all_of_a_linear_model_at_once() -> None:
     # one example is told apart, walked (looked at, then linearised, then looked at again) and all are looked at once more
     assert made.backwards == 4  # of one step, to four classes
     assert made.forwards <= 4 * n + 2  # all are counted before the end, and once more after it
+    together = UAP(epochs=1, batch=4)(model.world.prepared, model.world.x, threat=L2(2 * nearest), rate=1.0)
+    assert math.isclose(float(together.change.norm()), 2 * nearest, rel_tol=1e-5)  # four walks, in the ball
+    assert together.share == 1.0
     small = UAP(epochs=3)(model.world.prepared, model.world.x, threat=L2(0.9 * nearest), rate=1.0)
     assert small.share == 0.0
     assert math.isclose(float(small.change.norm()), 0.9 * nearest, rel_tol=1e-5)  # projected onto the ball
@@ -183,7 +186,12 @@ def test_wrong_settings_are_refused() -> None:
         find("gradeint")
     with pytest.raises(UnknownName, match="layer"):
         SingularVectors(layer="nowhere")(w.prepared, w.x, threat=Linf(0.1))
-    for craft, settings in ((UniversalPGD, {"epochs": 0}), (UAP, {"candidates": 1}), (SingularVectors, {"q": 1.0})):
+    for craft, settings in (
+        (UniversalPGD, {"epochs": 0}),
+        (UAP, {"candidates": 1}),
+        (UAP, {"batch": 17}),
+        (SingularVectors, {"q": 1.0}),
+    ):
         with pytest.raises(RequestError):
             craft(**settings)  # type: ignore[arg-type]
 

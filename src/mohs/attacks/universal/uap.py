@@ -22,13 +22,16 @@ class UAP(Craft):
     """For each x in turn that x + v does not fool: v = project(v + r), r DeepFool's way of x + v across its nearest boundary;
     epoch after epoch, each in another order, until v fools `rate` of the examples. Algorithm 1 of the paper.
 
-    epochs: at most, where the authors set no bound; the v that fools most examples after an epoch is kept. steps,
+    epochs: at most, where the authors set no bound; the v that fools most examples after an epoch is kept.
+    batch: of more than 1, the paper's, so many examples at most walk from the same v and their r are added one after another,
+    without a look at whether the first fool the last; several times faster, since calls of few rows are dear. steps,
     candidates, overshoot: DeepFool's, 10, 10 and 0.02 as the authors have them. x + v is clipped to the box, theirs is not.
     An example costs a forward pass an epoch, and each step of DeepFool two forward passes and a backward pass a candidate.
     Moosavi-Dezfooli, Fawzi, Fawzi, Frossard, CVPR 2017, arXiv:1610.08401.
     """
 
     epochs: int = 10
+    batch: int = 1
     steps: int = 10
     candidates: int = 10
     overshoot: float = 0.02
@@ -37,8 +40,8 @@ class UAP(Craft):
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.steps < 1 or self.candidates < 2:
-            raise RequestError("UAP: epochs and steps should be 1 or more, candidates 2 or more")
+        if min(self.epochs, self.steps) < 1 or self.candidates < 2 or not 1 <= self.batch <= AHEAD:
+            raise RequestError(f"UAP: epochs and steps should be 1 or more, candidates 2 or more, batch from 1 to {AHEAD}")
 
     def run(self, oracle: Oracle, threat: NormThreat, rate: float) -> Tensor:
         v = torch.zeros_like(oracle.x0[:1])
@@ -62,11 +65,12 @@ class UAP(Craft):
             if len(waiting) == 0:
                 todo = todo[AHEAD:]
                 continue
-            first = int(waiting[0])
-            one = oracle.part()
-            one.keep(ahead[first : first + 1])
-            start = threat.shared(v, one.x0)
-            across, _ = deepfool.descend(one, start, threat, torch.zeros(1, dtype=torch.long, device=v.device))
-            v = within(v + (across - start), threat)
-            todo = todo[first + 1 :]
+            taken = waiting[: self.batch]
+            part = oracle.part()
+            part.keep(ahead[taken])
+            start = threat.shared(v, part.x0)
+            across, _ = deepfool.descend(part, start, threat, torch.arange(len(taken), device=v.device))
+            for r in (across - start).split(1):
+                v = within(v + r, threat)
+            todo = todo[int(taken[-1]) + 1 :]
         return v
