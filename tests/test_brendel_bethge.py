@@ -140,7 +140,7 @@ def _possible(k: int, x: Tensor, x0: Tensor, w: Tensor, gap: float, radius: floa
 
 def test_a_sphere_is_left_where_it_is_nearest() -> None:
     prepared, x, y = sphere(0.3, 0.1)
-    out = BrendelBethge(steps=80, decays=6, radius=0.05)(prepared, x, y, threat="l2:inf", stop=False)
+    out = BrendelBethge(steps=80, decays=6, radius=0.05, ascents=0)(prepared, x, y, threat="l2:inf", stop=False)
     assert bool(out.broken.all())
     assert float(out.distance.min()) >= 0.2 * (1 - 1e-5)
     assert float(out.distance.max()) <= 0.2 * 1.005
@@ -171,7 +171,7 @@ def test_masked_entries_stay_and_the_rest_is_used() -> None:
     model = linear()
     mask = torch.arange(36).view(1, 6, 6) % 3 == 0
     threat = replace(parse_threat("l2:inf"), constraints=Constraints(mask=mask))
-    out = BrendelBethge(steps=40, decays=4, radius=0.1)(
+    out = BrendelBethge(steps=40, decays=4, radius=0.1, ascents=0)(
         model.world.prepared, model.world.x, model.world.y, threat=threat, stop=False
     )
     fixed = ~mask.expand_as(model.world.x)

@@ -16,12 +16,14 @@ from mohs.attacks import PGD
 from mohs.data import load_digits
 from mohs.defend import JPEG, BitDepth, Defence, GaussianNoise, ResizePad, Transformed, bpda, straight_through
 from mohs.errors import ModelError, UnknownName
+from mohs.ledger import Outcome
 from mohs.models import Model, TorchModel, as_model, prepare
 from mohs.models.contract import check_contract
 from mohs.models.cpu import threads
 from mohs.models.findings import Finding
+from mohs.oracle import Oracle
 from mohs.rng import Stream
-from mohs.threat import Knowledge
+from mohs.threat import Knowledge, Untargeted, parse_threat
 from tests.small import network
 
 DEFENCES: dict[str, Callable[[Model], Defence]] = {
@@ -95,15 +97,17 @@ def test_noise_is_of_its_size_and_of_its_stream(small: Model, x: Tensor) -> None
 def test_resizing_is_that_of_torch_somewhere_in_zeros(x: Tensor) -> None:
     defence = ResizePad(TorchModel(Pooled(), classes=10), smallest=8, size=12)
     images = x.add(0.1)
-    sides = set()
+    sides, places = set(), set()
     for image, got in zip(images, defence.transform(images, stream(32)), strict=True):
         rows, columns = (got[0] > 0).any(1).nonzero()[:, 0], (got[0] > 0).any(0).nonzero()[:, 0]
         side, top, left = len(rows), int(rows[0]), int(columns[0])
         sides.add(side)
+        places |= {(12 - side, top), (12 - side, left)}
         small = functional.interpolate(image[None], size=side, mode="bilinear", align_corners=False)[0]
         want = functional.pad(small, (left, 12 - side - left, top, 12 - side - top))
         assert torch.allclose(got, want, atol=1e-5)
     assert sides == {8, 9, 10, 11}
+    assert {place for room, place in places if room == 2} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(
@@ -177,14 +181,20 @@ def test_outcomes_do_not_depend_on_batch_mates(name: str, x: Tensor) -> None:
     defence = DEFENCES[name](TorchModel(Pooled(), classes=10))
     with torch.no_grad():
         y = defence.model.logits(x).argmax(1)
-    prepared, attack = prepare(defence, x[:8]), PGD(steps=3, step_size=0.4)
+    prepared, attack = prepare(defence, x[:8]).pinned(128, 16, 0.0, 0.0), PGD(steps=3, step_size=0.4)
 
-    def run(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        out = attack(prepared, x[rows], y[rows], threat="linf:0.05", draws=3 if defence.random else 1)
-        return out.point, out.queries, out.hits
+    def start(rows: Tensor) -> Outcome:
+        goal = Untargeted()
+        threat = parse_threat("linf:0.05").within((0.0, 1.0))
+        oracle = Oracle.begin(prepared, threat, goal, x[rows], y[rows], ids=rows, draws=3 if defence.random else 1)
+        oracle.settle_origin()
+        return attack.on(oracle)
 
-    for got, want in zip(run(slice(0, 4)), run(slice(0, 12)), strict=True):
-        assert torch.equal(got, want[:4])
+    together = start(torch.arange(12))
+    for rows in (torch.arange(5, 9), torch.tensor([11, 2])):
+        some = start(rows)
+        for name_ in ("point", "queries", "hits", "margin"):
+            assert torch.equal(getattr(some, name_), getattr(together, name_)[rows]), name_
 
 
 class Gate(nn.Module):
