@@ -186,12 +186,13 @@ def test_wrong_settings_are_refused() -> None:
         find("gradeint")
     with pytest.raises(UnknownName, match="layer"):
         SingularVectors(layer="nowhere")(w.prepared, w.x, threat=Linf(0.1))
-    for craft, settings in (
+    wrong: list[tuple[type[Craft], dict[str, object]]] = [
         (UniversalPGD, {"epochs": 0}),
         (UAP, {"candidates": 1}),
         (UAP, {"batch": 17}),
         (SingularVectors, {"q": 1.0}),
-    ):
+    ]
+    for craft, settings in wrong:
         with pytest.raises(RequestError):
             craft(**settings)  # type: ignore[arg-type]
 
