@@ -26,7 +26,7 @@ demo: $(VENV)/.core
 	$(BIN)/mohs demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-# Sums on a CPU depend on how many threads share them: two everywhere, or numbers would differ between machines.
-torch.set_num_threads(2)
+# Sums on a CPU depend on how many threads share them: one everywhere, or numbers would differ between machines.
+torch.set_num_threads(1)
 
 # The same examples each time, so that a red test stays red; HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("mohs", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

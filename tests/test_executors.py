@@ -16,6 +16,7 @@ import torch
 from mohs.auditing import Job, carry_out, describe, make_job, resume
 from mohs.engine import executors
 from mohs.errors import RunFailed
+from mohs.models.cpu import threads
 from mohs.store import Run
 from tests.small import labelled, network
 from tests.test_runs import contents
@@ -41,7 +42,8 @@ class Guarded(torch.nn.Module):
 def made(otherwise=None) -> tuple[torch.nn.Module, tuple[torch.Tensor, torch.Tensor], Job]:
     module = Guarded(otherwise).eval()
     data = labelled(module.inner, 90)
-    return module, data, make_job(module, data, **OPTIONS)
+    with threads(2):  # of which a plan makes two processes
+        return module, data, make_job(module, data, **OPTIONS)
 
 
 def test_two_processes_give_the_records_of_one(tmp_path, monkeypatch):
@@ -67,7 +69,8 @@ def test_a_killed_process_fails_the_run_which_resumes(tmp_path):
     assert caught.value.exit_code == 3
     assert not multiprocessing.active_children()
     module.otherwise = None
-    assert len(contents(resume(tmp_path / "run", model=module, data=data).run)) > 90
+    with threads(2):
+        assert len(contents(resume(tmp_path / "run", model=module, data=data).run)) > 90
 
 
 def test_an_error_comes_back_as_it_was(tmp_path):
@@ -106,7 +109,8 @@ def test_stopping_ends_the_processes(tmp_path):
     assert not multiprocessing.active_children()
     whole = Run.create(tmp_path / "whole", describe(job))
     carry_out(whole, job, None)
-    assert contents(resume(run.folder, model=module, data=data).run) == contents(whole)
+    with threads(2):
+        assert contents(resume(run.folder, model=module, data=data).run) == contents(whole)
 
 
 ENDLESS = """
