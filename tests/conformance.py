@@ -124,7 +124,7 @@ ROWS: dict[str, Row] = {
     "cw-linf": Row({"steps": 40, "initial_const": 0.01, "iterations": 250}, (*free("linf"), "linf:0.03"), {"linf": 1.15}),
     "cw-l0": Row({"steps": 30, "initial_const": 0.1, "iterations": 250}, (*free("l0"), "l0:20"), {"l0": 2.0}),
     "ead": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1, "beta": 0.02}, (*free("l1"), "l1:2"), {"l1": 1.1}),
-    "lbfgs": Row({"search_steps": 6, "steps": 12, "initial_const": 1.0}, (*free("l2"), "l2:0.4"), {"l2": 1.1}),
+    "lbfgs": Row({"search_steps": 6, "steps": 12, "initial_const": 1.0}, (*free("l2"), "l2:0.4"), {"l2": 1.5}),
     "jsma": Row({"gamma": 0.5}, (*free("l0"), "l0:20"), {"l0": 2.0}),
     "superdeepfool": Row({}, (*free("l2"), "l2:0.25"), {"l2": 1.001}),
     "ddn": Row({"steps": 60}, (*free("l2"), "l2:0.25"), {"l2": 1.01}),
