@@ -33,7 +33,9 @@ def contents(run: Run) -> list:
 
 def main(times: int) -> None:
     draw = random.Random(0)
-    expected = contents(mohs.audit("demo", "digits", **OPTIONS).run)
+    whole = mohs.audit("demo", "digits", **OPTIONS)  # whose run lives as long as it does
+    expected = contents(whole.run)
+    assert expected
     equal, moments = 0, []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(times):
