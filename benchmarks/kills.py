@@ -31,6 +31,14 @@ def contents(run: Run) -> list:
     return [*rows, *stored]
 
 
+def begin(target: Path) -> subprocess.Popen:
+    """A run in a process of its own, once its folder is there."""
+    process = subprocess.Popen([sys.executable, "-c", WORK, str(target), json.dumps(OPTIONS)])
+    while not (target / "run.json").exists():
+        time.sleep(0.01)
+    return process
+
+
 def main(times: int) -> None:
     draw = random.Random(0)
     whole = mohs.audit("demo", "digits", **OPTIONS)  # whose run lives as long as it does
@@ -38,12 +46,14 @@ def main(times: int) -> None:
     assert expected
     equal, moments = 0, []
     with tempfile.TemporaryDirectory() as folder:
+        process = begin(Path(folder) / "whole")
+        started = time.monotonic()
+        process.wait()
+        span = time.monotonic() - started
         for number in range(times):
             target = Path(folder) / str(number)
-            process = subprocess.Popen([sys.executable, "-c", WORK, str(target), json.dumps(OPTIONS)])
-            while not (target / "run.json").exists():
-                time.sleep(0.01)
-            moment = draw.uniform(0, 4)
+            process = begin(target)
+            moment = draw.uniform(0, span)
             time.sleep(moment)
             process.send_signal(signal.SIGKILL)
             process.wait()
