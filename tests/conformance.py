@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,7 +22,6 @@ from mohs.oracle import Oracle
 from mohs.threat import Goal, Threat, Untargeted, parse_goal, parse_threat
 
 CLASSES = 6
-SECONDS = 3.0  # of processor time, the most a row's runs may take each
 
 UNTARGETED = ("untargeted", "confidence:0.3", "topk:2")
 TARGETED = ("targeted:2", "targeted:least-likely", "source-target:3->1")
@@ -308,7 +306,6 @@ class Run:
     threat: Threat
     minimal: bool
     queries: Tensor  # the attack's own, without the look at the clean input before it
-    seconds: float  # of processor time
 
 
 def go(
@@ -326,7 +323,6 @@ def go(
     goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
     threat = (parse_threat(threat) if isinstance(threat, str) else threat).within(w.prepared.judge.model.bounds)
     model = w.prepared.judge.model
-    started = time.process_time()
     threat.check(w.x[:1])
     goal.check(model.classes)
     made.check(threat, goal, model)
@@ -344,7 +340,7 @@ def go(
         w.module.forwards = w.module.backwards = 0
     asked = oracle.ledger.queries.clone()
     outcome = made.on(oracle)
-    return Run(outcome, oracle.threat, made.minimal, outcome.queries - asked, time.process_time() - started)
+    return Run(outcome, oracle.threat, made.minimal, outcome.queries - asked)
 
 
 @functools.cache
