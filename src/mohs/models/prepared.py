@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from mohs.models.base import Model
 from mohs.models.batched import Batched, measure_quantum
+from mohs.models.convolution import computes_in_bfloat16, half_gradients, narrow_gradients
 from mohs.models.cpu import keep_freed_memory
 from mohs.models.fold import count_convolutions, fold_batch_norm, fold_normalisation
-from mohs.models.narrow import narrow_gradients
+from mohs.models.inplace import in_place
 from mohs.models.straight import straighten
 from mohs.models.torch_model import TorchModel
 from mohs.threat import Aim, Goal, Knowledge
@@ -208,10 +209,13 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: int
     ]
     if compiled:
         steps.append(("compile", _compile))  # which chooses layouts and gradients of its own
-    elif probes.ndim == 4 and model.device.type == "cpu":
-        steps.append(("narrow gradients", _folded(narrow_gradients)))
-    if not compiled:
+    else:
         large = probes.ndim == 4 and count_convolutions(model.module) >= CONVOLUTIONS
+        if probes.ndim == 4 and model.device.type == "cpu":
+            steps.append(("narrow gradients", _folded(narrow_gradients)))
+            if large and computes_in_bfloat16():
+                steps.append(("gradients in bfloat16", _folded(half_gradients)))
+            steps.append(("in place", _folded(in_place)))
         steps.append(("channels last", _channels_last) if large else ("straight-line code", _folded(straighten)))
     for name, step in steps:
         quantum = compiled if name == "compile" else 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mohs.models import narrow
+from mohs.models.convolution import CheapConv2d, conv2d
 from mohs.models.fold import hooked, traced
 
 Function = Callable[[Tensor], Tensor]
@@ -48,8 +48,8 @@ def _function(layer: nn.Module) -> Function | None:
     """What the layer does, or None where that is left to itself."""
     if hooked(layer):
         return None
-    if type(layer) is narrow.NarrowConv2d:
-        return None if hooked(layer.conv) else _conv(layer.conv, narrow.conv2d)
+    if type(layer) is CheapConv2d and not layer.in_half:
+        return None if hooked(layer.conv) else _conv(layer.conv, conv2d)
     if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return _conv(layer, torch.conv2d)
     if type(layer) is nn.Linear:
