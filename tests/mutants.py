@@ -54,7 +54,12 @@ MUTANTS = [
     ),
     Mutant("engine/executors.py", "ctypes.CDLL(None).prctl(", "print(", "test_executors.py"),
     Mutant("engine/executors.py", "process.kill()", "pass", "test_executors.py"),
-    Mutant("models/convolution.py", "torch.matmul(weight.flatten(1).t(),", "torch.matmul(-weight.flatten(1).t(),", "test_convolution.py"),
+    Mutant(
+        "models/convolution.py",
+        "torch.matmul(weight.flatten(1).t(),",
+        "torch.matmul(-weight.flatten(1).t(),",
+        "test_convolution.py",
+    ),
     Mutant("models/convolution.py", "stride, padding, unseen)", "stride, padding)", "test_convolution.py"),
     Mutant("models/inplace.py", "part in fresh and len(part.users) == 1", "part in fresh", "test_inplace.py"),
     Mutant("threat/constraints.py", "low = torch.where(fixed, x0,", "low = torch.where(~fixed, x0,", "test_conformance.py"),
