@@ -45,7 +45,7 @@ MUTANTS = [
     Mutant(
         "ledger.py", "good = (verdict.reached & (distance < self.distance[ids]))", "good = (verdict.reached)", "test_oracle.py"
     ),
-    Mutant("oracle.py", "if failure is not None:", "if False:", "test_audit.py test_oracle.py"),
+    Mutant("ledger.py", "if failure is not None:", "if False:", "test_audit.py test_oracle.py"),
     Mutant("models/batched.py", "missing = -len(x) % self.quantum", "missing = 0", "test_conformance.py test_oracle.py"),
     Mutant("store/faults.py", "os.replace(temporary, path)", "path.write_bytes(data[: len(data) // 2])", "test_runs.py"),
     Mutant("engine/execute.py", "rows = cases.open if stage.kind", "rows = clean[goal].open if stage.kind", "test_profiles.py"),

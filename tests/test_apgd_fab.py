@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mohs.asking import Answer
 from mohs.attacks.base import Attack
 from mohs.attacks.gradient.apgd import APGD, APGDTargeted, checkpoints, towards
 from mohs.attacks.minimal.fab import FABT
@@ -17,7 +18,7 @@ from mohs.errors import Refused
 from mohs.ledger import Outcome
 from mohs.losses import cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Guide, Prepared, TorchModel, prepare
-from mohs.oracle import Answer, Oracle
+from mohs.oracle import Oracle
 from mohs.threat import Constraints, Goal, Targeted, Untargeted, parse_goal, parse_threat
 
 NORMS = ("linf", "l2", "l1")

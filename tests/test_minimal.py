@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mohs import geometry
 from mohs.aim import Aim
+from mohs.asking import Answer
 from mohs.attacks import find
 from mohs.attacks.adam import adam
 from mohs.attacks.base import Attack
@@ -24,7 +25,7 @@ from mohs.attacks.sparse.sigma_zero import SigmaZero
 from mohs.errors import Refused
 from mohs.geometry import Norm
 from mohs.models import Prepared, TorchModel, prepare
-from mohs.oracle import Answer, Oracle
+from mohs.oracle import Oracle
 from mohs.threat import Constraints, Targeted, Untargeted, parse_threat
 from tests.conformance import linear, world
 

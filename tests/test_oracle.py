@@ -446,6 +446,46 @@ def test_without_a_budget_nearer_successes_replace_farther_ones():
     assert oracle.outcome().queries_to_success.tolist() == [2, -1, -1]
 
 
+def test_of_ever_nearer_hits_the_last_alone_is_judged():
+    oracle = begin(pair(Step()), threat=Linf(math.inf), stop=False)
+    for value in (0.9, 0.8, 0.85, 0.7):
+        oracle.scores(at(value, value, value))
+    assert oracle.ledger.judged.tolist() == [1, 1, 1]  # the first; the others wait
+    assert oracle.best.distance.tolist() == pytest.approx([0.3] * 3, abs=1e-6)  # which asks for the judge
+    out = oracle.outcome()
+    assert (out.queries - out.forwards).tolist() == [2, 2, 2]
+    assert out.distance.tolist() == pytest.approx([0.3] * 3, abs=1e-6)
+    assert out.queries_to_success.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("by", ["settle", "time", "try"])
+def test_no_hit_that_waits_is_lost(by: str):
+    oracle = begin(pair(Step()), threat=Linf(math.inf), stop=False)
+    part = oracle.attempt(oracle.aim, 0)
+    part.scores(at(0.9, 0.9, 0.9))
+    small = part.part()
+    small.keep(torch.tensor([1]))
+    small.scores(at(0.7))
+    match by:
+        case "settle":
+            part.settle(at(0.9, 0.9, 0.9))
+        case "time":
+            part.deadline = 0.0
+            assert list(part.steps(1)) == []
+        case "try":
+            part.attempt(part.aim, 1)
+    assert oracle.outcome().distance.tolist() == pytest.approx([0.5, 0.3, 0.5], abs=1e-6)
+
+
+def test_a_hit_in_doubt_does_not_wait():
+    """The guide turns at 0.45 and the judge at 0.5: hits within the slack are judged, and leave the one that holds."""
+    oracle = begin(pair(Step(), Step(0.45), slack=0.2), threat=Linf(math.inf), stop=False)
+    for value in (0.9, 0.7, 0.46, 0.44):
+        oracle.scores(at(value, value, value))
+    assert oracle.ledger.judged.tolist() == [3, 3, 3]  # 0.7 waits, 0.46 and 0.44 did not
+    assert oracle.outcome().distance.tolist() == pytest.approx([0.3] * 3, abs=1e-6)
+
+
 def test_recalled_successes_are_judged_and_cost_nothing():
     oracle = begin(pair(Step()), threat=Linf(math.inf), stop=False)
     oracle.recall(torch.tensor([0, 1]), at(0.6, 0.45))

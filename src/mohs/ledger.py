@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mohs.models.prepared import Verdict
+from mohs.threat import Threat
 
 
 class Status(StrEnum):
@@ -64,6 +66,13 @@ class Outcome:
         return Outcome(**{f.name: join(f.name) for f in fields(Outcome)})  # type: ignore[arg-type]
 
 
+class Held(NamedTuple):
+    """Of each row the hit that waits for its judgement. point [n, ...]; distance [n], inf where there is none."""
+
+    point: Tensor
+    distance: Tensor
+
+
 @dataclass
 class Ledger:
     """The rows of one cohort under one attack; `ids` below index them. Kept on the model's device."""
@@ -85,6 +94,7 @@ class Ledger:
     backwards: Tensor = field(init=False)
     judged: Tensor = field(init=False)  # the judge's forward passes
     first: Tensor = field(init=False)  # queries when the first success came
+    held: Held | None = None
 
     def __post_init__(self) -> None:
         n, device = len(self.point), self.point.device
@@ -144,11 +154,64 @@ class Ledger:
         self.margin[ids], self.label[ids] = verdict.margin[good], verdict.label[good]
         self.hits[ids], self.trials[ids] = verdict.hits[good], verdict.trials[good]
 
+    def hold(self, ids: Tensor, points: Tensor, distance: Tensor, *, sure: Tensor) -> Tensor:
+        """[n] bool: which hits wait, or are farther than one that waits; no id stands twice.
+
+        A sure one of a row that is broken already waits until a nearer one takes its place, or its turn comes: of ever
+        nearer hits the last alone is judged."""
+        if self.held is None:
+            self.held = Held(torch.zeros_like(self.point), torch.full_like(self.distance, torch.inf))
+        nearer = distance < self.held.distance[ids]
+        waits = nearer & sure & self.broken[ids]
+        where = waits.nonzero()[:, 0]
+        self.held.point.index_copy_(0, ids[where], points.index_select(0, where))
+        self.held.distance[ids[where]] = distance[where]
+        return waits | ~nearer
+
     def close(self, ids: Tensor, reason: str) -> None:
         """Close rows without a verdict."""
         self.closed[ids] = True
+        if self.held is not None:
+            self.held.distance[ids] = torch.inf
         for i in ids.tolist():
             self.failure[i] = reason
+
+    def outcome(self, applies: Tensor, threat: Threat, x0: Tensor, seconds: float) -> Outcome:
+        """The rows as evidence. applies [n] bool: those that the goal exists for; seconds: shared out by passes."""
+        facts = zip(applies.tolist(), self.broken.tolist(), self.doubted.tolist(), self.failure, strict=True)
+        verdicts = [_verdict(*fact) for fact in facts]
+        point = torch.where(self.broken.view(-1, *[1] * (self.point.ndim - 1)), self.point, self.closest)
+        passes = (self.forwards + 2 * self.backwards + self.judged).double()
+        shares = passes / passes.sum().clamp_min(1)
+        return Outcome(
+            status=[status for status, _ in verdicts],
+            reason=[reason for _, reason in verdicts],
+            point=point.cpu(),
+            adversarial=threat.apply(point, x0).detach().cpu(),
+            distance=torch.where(self.broken, self.distance, torch.inf).cpu(),
+            margin=torch.where(self.broken, self.margin, self.closest_margin).cpu(),
+            label=self.label.cpu(),
+            hits=self.hits.cpu(),
+            trials=self.trials.cpu(),
+            queries=self.queries.cpu(),
+            queries_to_success=self.first.cpu(),
+            forwards=self.forwards.cpu(),
+            backwards=self.backwards.cpu(),
+            seconds=(shares * seconds).cpu(),
+        )
+
+
+def _verdict(fits: bool, broken: bool, doubted: bool, failure: str | None) -> tuple[Status, str]:
+    if not fits:
+        return Status.INAPPLICABLE, "the goal does not apply"
+    if broken:
+        return Status.BROKEN, ""
+    if failure is not None:
+        kind, _, reason = failure.partition(": ")
+        return Status(kind), reason
+    if doubted:
+        return Status.UNDECIDED, "rounding: the goal was reached in float32 and not beyond its rounding"
+    return Status.SURVIVED, ""
 
 
 def foremost(ids: Tensor, key: Tensor) -> Tensor:

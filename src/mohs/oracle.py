@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,31 +18,16 @@ import torch
 from torch import Tensor
 
 from mohs.aim import Aim
+from mohs.asking import Answer, Candidates, Question, Transform, ask, cat, scatter
 from mohs.errors import Refused
-from mohs.ledger import Ledger, Outcome, Status
+from mohs.ledger import Ledger, Outcome
 from mohs.losses import Loss
-from mohs.models.batched import Batched
 from mohs.models.prepared import Guide, Judge, Prepared
 from mohs.rng import Stream
 from mohs.threat import Goal, Knowledge, Threat
 
 COMPACT_AT = 0.125  # of the rows closed: from there on, copying the open ones costs less than carrying the closed ones
 CARRY = 8  # steps that fewer closed rows are carried at most
-
-
-NOTHING = torch.empty(0)
-
-Transform = Callable[[Tensor, Stream], Tensor]  # inputs [n, *input] and the streams of their rows -> inputs
-
-
-class Answer(NamedTuple):
-    """Of each candidate; zeros where its row is closed. margin, loss [n]; logits [n, classes]; gradient [n, *point], or
-    [n, K, *point] of a jacobian. What was not asked for is empty."""
-
-    margin: Tensor
-    logits: Tensor
-    loss: Tensor = NOTHING
-    gradient: Tensor = NOTHING
 
 
 class Best(NamedTuple):
@@ -136,6 +121,7 @@ class Oracle:
 
     @property
     def best(self) -> Best:
+        self._confirm_held()
         ledger, ids = self.ledger, self.ids
         return Best(ledger.broken[ids], ledger.point[ids], ledger.distance[ids])
 
@@ -160,24 +146,25 @@ class Oracle:
 
         transform: a change of the input, differentiable, on its way to the model. What is answered then is the model's
         word on the changed input and says nothing of p, so that no success is looked for."""
-        return self._ask(p, rows, self.guide, Knowledge.GRADIENT, loss, transform)
+        return self._ask(p, rows, Question(self.guide, Knowledge.GRADIENT, loss, transform))
 
     def jacobian(self, p: Tensor, classes: Tensor, rows: Tensor | None = None) -> Answer:
         """Gradients of the logits of `classes` [n, K], at one forward and K backward passes."""
-        return self._ask(p, rows, self.guide, Knowledge.GRADIENT, classes)
+        return self._ask(p, rows, Question(self.guide, Knowledge.GRADIENT, classes))
 
     def scores(self, p: Tensor, loss: Loss | None = None, rows: Tensor | None = None) -> Answer:
         """Margin, logits and loss."""
-        return self._ask(p, rows, self.guide, Knowledge.SCORES, loss)
+        return self._ask(p, rows, Question(self.guide, Knowledge.SCORES, loss))
 
     def reached(self, p: Tensor, rows: Tensor | None = None) -> Tensor:
         """[n] bool: whether the judge's label at each point reaches the goal."""
-        return self._ask(p, rows, self.judge, Knowledge.LABEL, None).margin > 0
+        return self._ask(p, rows, Question(self.judge, Knowledge.LABEL)).margin > 0
 
     # what runs an attack
 
     def attempt(self, aim: Aim, number: int) -> Oracle:
         """A try: the same ledger, another aim and stream, open rows only."""
+        self._confirm_held()
         part = replace(self, aim=aim, stream=self.stream.at("try", number))
         part.keep(part.open.nonzero()[:, 0])
         return part
@@ -193,12 +180,13 @@ class Oracle:
 
     def settle(self, p: Tensor) -> None:
         """Put the last points to the judge, always; but for rows that are broken already where any success will do."""
+        self._confirm_held()
         with_judge = replace(self, judged=True, draws=1)
         if self.threat.epsilon < torch.inf:
             rows = (~self.best.broken).nonzero()[:, 0]
             with_judge.keep(rows)
             p = p.index_select(0, rows)
-        with_judge._ask(p, None, self.judge, Knowledge.TRANSFER, None)
+        with_judge._ask(p, None, Question(self.judge, Knowledge.TRANSFER))
 
     def settle_origin(self) -> None:
         """Where the clean inputs reach the goal already, by their known logits."""
@@ -215,31 +203,8 @@ class Oracle:
 
     def outcome(self, seconds: float = 0.0) -> Outcome:
         """The ledger's rows as evidence. `seconds` is shared out by passes."""
-        ledger = self.ledger
-        applies = self.goal.applies(self.aim)
-        facts = zip(applies.tolist(), ledger.broken.tolist(), ledger.doubted.tolist(), ledger.failure, strict=True)
-        verdicts = [_verdict(*fact) for fact in facts]
-        where = ledger.broken.view(-1, *[1] * (ledger.point.ndim - 1))
-        point = torch.where(where, ledger.point, ledger.closest)
-        adversarial = self.threat.apply(point, self.x0)
-        passes = (ledger.forwards + 2 * ledger.backwards + ledger.judged).double()
-        shares = passes / passes.sum().clamp_min(1)
-        return Outcome(
-            status=[status for status, _ in verdicts],
-            reason=[reason for _, reason in verdicts],
-            point=point.cpu(),
-            adversarial=adversarial.detach().cpu(),
-            distance=torch.where(ledger.broken, ledger.distance, torch.inf).cpu(),
-            margin=torch.where(ledger.broken, ledger.margin, ledger.closest_margin).cpu(),
-            label=ledger.label.cpu(),
-            hits=ledger.hits.cpu(),
-            trials=ledger.trials.cpu(),
-            queries=ledger.queries.cpu(),
-            queries_to_success=ledger.first.cpu(),
-            forwards=ledger.forwards.cpu(),
-            backwards=ledger.backwards.cpu(),
-            seconds=(shares * seconds).cpu(),
-        )
+        self._confirm_held()
+        return self.ledger.outcome(self.goal.applies(self.aim), self.threat, self.x0, seconds)
 
     def recall(self, rows: Tensor, p: Tensor) -> None:
         """Put known successes of these rows to the judge, without counting them."""
@@ -252,121 +217,57 @@ class Oracle:
     def _in_time(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
         if late:
+            self._confirm_held()
             self.ledger.close(self.ids[self.open], "undecided: the time is up")
         return not late
 
-    def _ask(
-        self,
-        p: Tensor,
-        rows: Tensor | None,
-        model: Batched,
-        level: Knowledge,
-        want: Loss | Tensor | None,
-        transform: Transform | None = None,
-    ) -> Answer:
-        self._grant(model, level)
+    def _ask(self, p: Tensor, rows: Tensor | None, question: Question) -> Answer:
+        self._grant(question)
         live = self.open if rows is None else self.open[rows]
         index = None if bool(live.all()) else live.nonzero()[:, 0]  # of the candidates asked about; None: all
         if self.budget is not None:
             index = self._afford(torch.arange(len(p), device=p.device) if index is None else index, rows)
         if len(p if index is None else index) == 0:
-            return self._blank(p, want)
-        q, r = p.detach(), rows
+            return question.blank(p, self.judge.model.classes)
+        q, r, asked = p.detach(), rows, question
         if index is not None:
-            q, r = q.index_select(0, index), index if rows is None else rows[index]
-            want = want[index] if isinstance(want, Tensor) else want
-        if len(q) <= model.rows:
-            answer = self._answer(q, r, model, level, want, transform)
+            q, r, asked = q.index_select(0, index), index if rows is None else rows[index], question.about(index)
+        size = question.model.rows
+        if len(q) <= size:
+            answer = self._answer(q, r, asked)
         else:
-            spans = [slice(start, start + model.rows) for start in range(0, len(q), model.rows)]
-            wants = [want[span] if isinstance(want, Tensor) else want for span in spans]
-            rs = [span if r is None else r[span] for span in spans]
-            answer = _cat([self._answer(q[s], r, model, level, w, transform) for s, r, w in zip(spans, rs, wants, strict=True)])
-        backwards = 0 if level < Knowledge.GRADIENT else want.shape[1] if isinstance(want, Tensor) else 1
+            spans = [slice(start, start + size) for start in range(0, len(q), size)]
+            answer = cat([self._answer(q[span], span if r is None else r[span], asked.about(span)) for span in spans])
         ids = self.ids if r is None else self.ids[r]
-        if level == Knowledge.TRANSFER or model is self.judge:
+        if question.level == Knowledge.TRANSFER or question.model is self.judge:
             self.ledger.judged.index_add_(0, ids, torch.ones_like(ids))
         else:
-            self.ledger.count(ids, self.draws, self.draws * backwards)
+            self.ledger.count(ids, self.draws, self.draws * question.backwards)
         self._inspect(ids, answer)
-        if transform is None and self.judged and (self.threat.knowledge > Knowledge.TRANSFER or level == Knowledge.TRANSFER):
+        seen = self.threat.knowledge > Knowledge.TRANSFER or question.level == Knowledge.TRANSFER
+        if self.judged and seen and question.transform is None:
             self._note(q, r, ids, answer.margin, once=rows is None)
-        return answer if index is None else _scatter(answer, index, len(p))
+        return answer if index is None else scatter(answer, index, len(p))
 
-    def _grant(self, model: Batched, level: Knowledge) -> None:
-        granted, own = self.threat.knowledge, model is not self.judge
+    def _grant(self, question: Question) -> None:
+        level, model, granted = question.level, question.model, self.threat.knowledge
+        own = model is not self.judge
         if level > granted and not (granted == Knowledge.TRANSFER and own):  # a surrogate is the adversary's own
             raise Refused(f"the attack asks for {level}, and the threat {self.threat} grants {granted} of the model")
         if level > model.model.gives:
             raise Refused(f"the attack asks for {level}, and the model {model.model.name} gives {model.model.gives}")
 
-    def _answer(
-        self,
-        q: Tensor,
-        r: Tensor | slice | None,
-        model: Batched,
-        level: Knowledge,
-        want: Loss | Tensor | None,
-        transform: Transform | None,
-    ) -> Answer:
+    def _answer(self, q: Tensor, r: Tensor | slice | None, question: Question) -> Answer:
         """Ask about one micro-batch; candidate i belongs to row r[i], to row i where r is None."""
         x0, aim, keys, ids = self.x0, self.aim, self.stream.keys, self.ids
         if r is not None:
             x0, aim, keys, ids = x0[r], aim.take(r), keys[r], ids[r]
-        if self.draws == 1 and not model.model.random:
-            return self._once(q, x0, aim, model, level, want, None, _bound(transform, Stream(keys)))
+        candidates = Candidates(q, x0, aim, Stream(keys))
+        if self.draws == 1 and not question.model.model.random:
+            return ask(question, self.threat, self.goal, candidates)
         calls = self.ledger.queries[ids]  # by the row's own count: fresh at every call
         draws = [Stream(keys ^ calls).at("draw", k) for k in range(self.draws)]
-        with torch.random.fork_rng():
-            return _mean([self._once(q, x0, aim, model, level, want, draw, _bound(transform, draw)) for draw in draws])
-
-    def _once(
-        self,
-        q: Tensor,
-        x0: Tensor,
-        aim: Aim,
-        model: Batched,
-        level: Knowledge,
-        want: Loss | Tensor | None,
-        draw: Stream | None,
-        change: Callable[[Tensor], Tensor],
-    ) -> Answer:
-        """One forward pass, and the backward ones wanted."""
-        if draw is not None:
-            torch.manual_seed(int(draw.keys[0]))  # a random module draws from torch's own generator
-            model = replace(model, model=model.model.drawn(draw.at("model")))
-        if level == Knowledge.GRADIENT:
-            return self._differentiate(q, x0, aim, model, want, draw, change)
-        with torch.no_grad():
-            logits = model.logits(self.threat.apply(q, x0, draw))
-            loss = NOTHING if want is None or isinstance(want, Tensor) else want(logits, aim)
-        return Answer(self.goal.margin(logits, aim), logits, loss)
-
-    def _differentiate(
-        self,
-        q: Tensor,
-        x0: Tensor,
-        aim: Aim,
-        model: Batched,
-        want: Loss | Tensor | None,
-        draw: Stream | None,
-        change: Callable[[Tensor], Tensor],
-    ) -> Answer:
-        point = q.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = model.logits(change(self.threat.apply(point, x0, draw)))
-            if not logits.requires_grad:
-                raise Refused(f"the model {model.model.name} gives no gradient: its output does not depend on the input")
-            if isinstance(want, Tensor):
-                chosen = logits.gather(1, want)
-                columns = [torch.autograd.grad(c.sum(), point, retain_graph=True)[0] for c in chosen.unbind(1)]
-                loss, gradient = NOTHING, torch.stack(columns, 1)
-            else:
-                assert want is not None
-                loss = want(logits, aim)
-                gradient = torch.autograd.grad(loss.sum(), point)[0].contiguous()
-        logits = logits.detach()
-        return Answer(self.goal.margin(logits, aim), logits, loss.detach(), gradient)
+        return ask(question, self.threat, self.goal, candidates, draws)
 
     def _inspect(self, ids: Tensor, answer: Answer) -> None:
         """Close the rows in which something is not a number: an error is not robustness."""
@@ -398,11 +299,29 @@ class Oracle:
         points, origins = q.index_select(0, hits), self.x0.index_select(0, rows)
         distance = self.threat.distance(points, origins)
         useful = distance < ledger.distance[ids[hits]]
+        if once and self._patient:
+            useful &= ~ledger.hold(ids[hits], points, distance, sure=margin[hits] > self.guide.slack)
         if not self.roams:
             useful &= self.threat.contains(points, origins)
         where = useful.nonzero()[:, 0]
         if len(where):
             self._judge(points[where], rows[where], distance[where])
+
+    @property
+    def _patient(self) -> bool:
+        """Whether hits may wait: the nearest is sought, and a margin tells that the judge will confirm."""
+        return not self.stop and self.threat.epsilon == torch.inf and not self.judge.model.random
+
+    def _confirm_held(self) -> None:
+        """Put the hits that wait to the judge."""
+        held = self.ledger.held
+        if held is None:
+            return
+        rows = (held.distance < self.ledger.distance)[self.ids].nonzero()[:, 0]
+        if len(rows):
+            ids = self.ids[rows]
+            self._judge(held.point[ids], rows, held.distance[ids])
+        held.distance[self.ids] = torch.inf
 
     def _inside(self, q: Tensor, r: Tensor | None, where: Tensor) -> Tensor:
         """[n] bool: which of the candidates at `where` lie in the set; False elsewhere."""
@@ -429,38 +348,3 @@ class Oracle:
         if not covered.all():
             self.ledger.close(ids[~covered].unique(), f"undecided: the budget of {self.budget} queries is spent")
         return index[covered]
-
-    def _blank(self, p: Tensor, want: Loss | Tensor | None) -> Answer:
-        zeros = p.new_zeros(len(p))
-        shape = (len(p), want.shape[1], *p.shape[1:]) if isinstance(want, Tensor) else p.shape
-        return Answer(zeros, p.new_zeros(len(p), self.judge.model.classes), zeros, p.new_zeros(shape))
-
-
-def _verdict(fits: bool, broken: bool, doubted: bool, failure: str | None) -> tuple[Status, str]:
-    if not fits:
-        return Status.INAPPLICABLE, "the goal does not apply"
-    if broken:
-        return Status.BROKEN, ""
-    if failure is not None:
-        kind, _, reason = failure.partition(": ")
-        return Status(kind), reason
-    if doubted:
-        return Status.UNDECIDED, "rounding: the goal was reached in float32 and not beyond its rounding"
-    return Status.SURVIVED, ""
-
-
-def _bound(transform: Transform | None, stream: Stream) -> Callable[[Tensor], Tensor]:
-    return (lambda x: x) if transform is None else (lambda x: transform(x, stream))
-
-
-def _cat(parts: list[Answer]) -> Answer:
-    return Answer(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _mean(parts: list[Answer]) -> Answer:
-    return Answer(*(torch.stack(column).mean(0) for column in zip(*parts, strict=True)))
-
-
-def _scatter(answer: Answer, index: Tensor, n: int) -> Answer:
-    """The answers of the candidates asked about, among n."""
-    return Answer(*(v.new_zeros(n, *v.shape[1:]).index_copy_(0, index, v) if len(v) else v for v in answer))
