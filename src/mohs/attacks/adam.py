@@ -12,12 +12,12 @@ from mohs.geometry import per_row
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8
 
 
-def adam(g: Tensor, mean: Tensor, square: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Direction and metric of step k: m / (1 - beta1^(k+1)) and sqrt(v / (1 - beta2^(k+1))) + 1e-8, after g is taken into
+def adam(g: Tensor, mean: Tensor, square: Tensor, k: int, *, tiny: float = TINY) -> tuple[Tensor, Tensor]:
+    """Direction and metric of step k: m / (1 - beta1^(k+1)) and sqrt(v / (1 - beta2^(k+1))) + tiny, after g is taken into
     the averages m = `mean` and v = `square`, in place. Kingma & Ba, ICLR 2015, arXiv:1412.6980."""
     mean.lerp_(g, 1 - BETA1)
     square.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
-    metric = square.sqrt().div_(math.sqrt(1 - BETA2 ** (k + 1))).add_(TINY)
+    metric = square.sqrt().div_(math.sqrt(1 - BETA2 ** (k + 1))).add_(tiny)
     return mean / (1 - BETA1 ** (k + 1)), metric
 
 

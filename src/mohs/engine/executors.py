@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -53,7 +54,7 @@ class Forked:
         self._processes = []
         for _ in range(processes):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(worker, there), daemon=True)
+            process = context.Process(target=_serve, args=(worker, there, os.getpid()), daemon=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: the children start none
                 process.start()
@@ -94,10 +95,12 @@ class Forked:
             process.join()
 
 
-def _serve(worker: Worker, end: Connection) -> None:
+def _serve(worker: Worker, end: Connection, parent: int) -> None:
     """A child: units until the parent is gone. Ctrl-C is the parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # gone before the signal was asked for
+        return
     torch.set_num_threads(1)
     while True:
         try:

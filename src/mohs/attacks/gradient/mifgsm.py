@@ -17,7 +17,7 @@ from mohs.geometry.solve import total
 from mohs.losses import Loss, cross_entropy
 from mohs.models import Model
 from mohs.oracle import Oracle
-from mohs.threat import Goal, Threat
+from mohs.threat import Goal, NormThreat, Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class MIFGSM(Attack):
         for k in oracle.steps(self.steps):
             ahead = x + self.step_size * threat.epsilon * self.decay * momentum if self.lookahead else x
             u = self._gradient(oracle, ahead, k)
-            around = self._around(oracle, x, threat.epsilon, k) - u if self.neighbours else variance
+            around = self._around(oracle, x, threat, k) - u if self.neighbours else variance
             u = smooth(u + variance, self.kernel) if self.kernel else u + variance
             momentum, variance = self.decay * momentum + _scaled(u), around
             x = threat.step(x, momentum.clone(), x0, self.step_size)
@@ -98,12 +98,12 @@ class MIFGSM(Attack):
             u += oracle.gradient(x, self.loss, transform=change).gradient
         return u / self.scales
 
-    def _around(self, oracle: Oracle, x: Tensor, epsilon: float, step: int) -> Tensor:
+    def _around(self, oracle: Oracle, x: Tensor, threat: Threat, step: int) -> Tensor:
         """The mean gradient over the neighbours."""
         u = torch.zeros_like(x)
-        norm = oracle.threat.norm.ball  # type: ignore[attr-defined]
+        assert isinstance(threat, NormThreat)
         for i in range(self.neighbours):
-            change = partial(jump, ball=norm, radius=self.radius * epsilon, step=step, number=i)
+            change = partial(jump, ball=threat.norm.ball, radius=self.radius * threat.epsilon, step=step, number=i)
             u += oracle.gradient(x, self.loss, transform=change).gradient
         return u / self.neighbours
 

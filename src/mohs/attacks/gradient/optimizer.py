@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mohs.attacks.adam import adam as lockstep
 from mohs.attacks.base import Attack
 from mohs.errors import UnknownName
 from mohs.geometry import per_row
@@ -57,7 +58,7 @@ class OptimizerPGD(Attack):
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         update, accumulator = OPTIMIZERS[self.optimizer]
         zero = torch.zeros_like(x0)
-        state = State(zero, zero, zero + accumulator)
+        state = State(zero, zero.clone(), zero + accumulator)
         x = threat.origin(x0)
         for k in oracle.steps(self.steps):
             g = -oracle.gradient(x, self.loss).gradient
@@ -80,9 +81,8 @@ def sgd(s: State, g: Tensor, step: int, rate: float) -> State:
 
 def adam(s: State, g: Tensor, step: int, rate: float) -> State:
     """Kingma & Ba, ICLR 2015, arXiv:1412.6980; first and second moments."""
-    m, v = 0.9 * s.first + 0.1 * g, 0.999 * s.second + 0.001 * g.square()
-    size = (v / (1 - 0.999**step)).sqrt() + 1e-7
-    return State(s.delta - rate * m / (1 - 0.9**step) / size, m, v)
+    direction, metric = lockstep(g, s.first, s.second, step - 1, tiny=1e-7)
+    return s._replace(delta=s.delta - rate * direction / metric)
 
 
 def rmsprop(s: State, g: Tensor, step: int, rate: float) -> State:
