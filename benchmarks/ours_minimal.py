@@ -1,0 +1,84 @@
+"""The minimal-norm attacks of mohs on one case: prints their distances and passes.
+
+.venv/bin/python -m benchmarks.ours_minimal CASE NORM PASSES N
+
+`fixed` is what is compared with the peers, an attack or a chain of two a norm, chosen in advance; the others are single attacks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+import mohs
+from benchmarks.cases import case
+from benchmarks.peer_minimal import distances
+from mohs.attacks import ALMA, DDN, EAD, FABT, FMN, PDPGD, BrendelBethge, SigmaZero, SuperDeepFool
+from mohs.attacks.base import Attack
+from mohs.oracle import Oracle
+from mohs.threat import L0, L1, L2, Linf, Untargeted
+
+NORMS = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
+
+
+def fixed(norm: str, passes: int) -> list[Attack]:
+    """What mohs sends into the comparison: an attack a norm, or two of which the second starts where the first ended."""
+    match norm:
+        case "l2":  # SuperDeepFool ends by itself, after some 70 to 120 passes
+            return [SuperDeepFool(), FMN(steps=max(1, (passes - 130) // 2), warm=True, step_size=0.1, gamma=0.01)]
+        case "l1":
+            first = max(1, (passes // 2 - 4) // 12)
+            return [FABT(steps=first, targets=4), FMN(steps=passes // 4, warm=True, step_size=0.3, gamma=0.02)]
+        case "l0":
+            return [SigmaZero(steps=passes // 2)]
+    return [FMN(steps=passes // 2)]
+
+
+def attacks(norm: str, passes: int) -> dict[str, Callable[[], list[Attack]]]:
+    """Our attacks of a norm, within so many passes."""
+    steps = passes // 2
+    made: dict[str, Callable[[], list[Attack]]] = {
+        "fixed": lambda: fixed(norm, passes),
+        "fmn": lambda: [FMN(steps=steps)],
+        "pdpgd": lambda: [PDPGD(steps=steps)],
+    }
+    if passes <= 200:  # beyond, a run takes minutes
+        made["brendel-bethge"] = lambda: [BrendelBethge(steps=max(1, steps - 20))]
+    if norm != "l0":
+        made["fab-t"] = lambda: [FABT(steps=max(1, (passes - 4) // 12), targets=4)]
+    if norm in ("l2", "l1"):
+        made["alma"] = lambda: [ALMA(steps=steps, alpha=0.5 if norm == "l1" else 0.9)]
+    if norm == "l2":
+        made |= {"ddn": lambda: [DDN(steps=steps)], "superdeepfool": lambda: [SuperDeepFool()]}
+    if norm == "l1":
+        made["ead"] = lambda: [EAD(search_steps=5, steps=max(1, steps // 5))]
+    if norm == "l0":
+        made["sigma-zero"] = lambda: [SigmaZero(steps=steps)]
+    return made
+
+
+def main(name: str, norm: str, passes: str, n: str) -> None:
+    model, x, y = case(name, int(n))
+    prepared = mohs.prepare(mohs.models.as_model(model, x), x)
+    found = {}
+    for who, make in attacks(norm, int(passes)).items():
+        started = time.process_time()
+        oracle = Oracle.begin(prepared, NORMS[norm](math.inf), Untargeted(), x, y, ids=torch.arange(len(x)), stop=False)
+        oracle.settle_origin()
+        for attack in make():
+            out = attack.on(oracle)
+        found[who] = {
+            "distances": [round(d, 6) for d in distances(norm, model, x, out.adversarial, y)],
+            "passes": float((out.queries + out.backwards).double().mean()),
+            "processor_seconds": round(time.process_time() - started, 2),
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
