@@ -39,6 +39,17 @@ class OptimizerPGD(Attack):
     The reading of the attack of sayakpaul/Adversarial-Examples-in-Deep-Learning (2020), `Optimizer_Susceptibility`, that
     was meant: there the clipped delta is added to itself at every step, its limit is 1/255 of what is said, the input is
     not clipped, the loss saturates, and gradients are not normalised (normalise=False).
+
+    When to use: to see what the optimiser does to an attack: Adam and RMSprop step about alike whatever the gradient's size,
+    and with `normalise=False` the others stand still on a model that is sure, which reads as robustness and is none. For a
+    verdict take `apgd`.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()
+    >>> raw = attacks.OptimizerPGD(optimizer="sgd", normalise=False, rate=0.01)(model, x, y, threat="linf:0.2")
+    >>> scaled = attacks.OptimizerPGD(optimizer="sgd")(model, x, y, threat="linf:0.2")
+    >>> bool(raw.broken), bool(scaled.broken)  # the same model, and only the size of the gradient differs
+    (False, True)
     """
 
     steps: int = 50
