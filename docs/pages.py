@@ -191,7 +191,7 @@ def page(name: str, found: dict[str, Any]) -> str:
         "passes at most, of ten classes": facts["passes (10 classes)"],
         "measured": _measured(found),
         "[goals](../goals.md)": served,
-        **{goal: answer for goal, answer in refused.items()},
+        **refused,
     }
     source = f"src/{kind.__module__.replace('.', '/')}.py"
     return "\n".join(
@@ -249,7 +249,15 @@ def index() -> str:
     families = sorted(TABLE, key=lambda name: list(dict.fromkeys(map(_family, TABLE))).index(_family(name)))
     for title, names in groupby(families, _family):
         said = (import_module(f"mohs.attacks.{title}").__doc__ or "").strip()
-        lines += ["", f"## {title}", "", said, "", "| attack | paper | needs | moves in | looks for | passes |", "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            said,
+            "",
+            "| attack | paper | needs | moves in | looks for | passes |",
+            "|---|---|---|---|---|---|",
+        ]
         for name in names:
             facts = described(name)
             row = (f"[{name}]({name}.md)", linked(facts["paper"]), facts["needs"], facts["sets"], facts["looks for"])

@@ -8,9 +8,9 @@ import re
 
 import pytest
 import torch
+from docs.pages import FOLDER, index, measured, page, stale
 from PIL import Image
 
-from docs.pages import FOLDER, index, measured, page, stale
 from mohs import demo
 from mohs.attacks import TABLE, find
 from mohs.attacks.about import about

@@ -76,22 +76,27 @@ class WassersteinThreat(Threat):
         return x
 
     def distance(self, p: Tensor, x0: Tensor) -> Tensor:
-        sent = total(p.flatten(0, 1)).view(len(p), -1)
+        sent = total(p.flatten(0, 1)).view(p.shape[:2])
         return total(sent * self.cost(sent).flatten()) / total(x0).clamp(min=1e-12)
 
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """In float64: a plan of x0, within the budget, that stays in the image and in the box."""
-        exact, spare = p.double(), 1e-6 * max(map(abs, self.bounds))
+        exact, spare = p.double(), self._spare
         low, high = self.constraints.box(x0, self.bounds)
         x = self.arrivals(exact)
         good = ((exact.sum(1) - x0).abs() <= spare) & (exact >= 0).all(1) & (x >= low - spare) & (x <= high + spare)
         stays = ~((exact > 0) & ~self.open(x0)).any(1)
         return (good & stays).flatten(1).all(1) & (self.distance(p, x0) <= self.epsilon * (1 + 1e-6))
 
+    @property
+    def _spare(self) -> float:
+        """What rounding may carry a pixel beyond its bounds; the model is shown it clipped."""
+        return 1e-6 * max(map(abs, self.bounds))
+
     def open(self, x0: Tensor) -> Tensor:
         """[kernel^2, channels, height, width] bool: where a pixel may send to. Those outside the mask neither send nor
         receive."""
-        free = torch.ones_like(x0[0], dtype=torch.bool)
+        free = x0.new_ones(x0.shape[1:], dtype=torch.bool)
         if self.constraints.mask is not None:
             free = self.constraints.mask.to(free.device).expand_as(free)
         there = [free & shift(free[None].to(x0), -i, -j)[0].bool() for i, j in self.offsets()]
@@ -138,9 +143,9 @@ class WassersteinThreat(Threat):
         return plan
 
     def _outside(self, plan: Tensor, x0: Tensor) -> Tensor:
-        """[rows] bool."""
+        """[rows] bool, with half of what `contains` spares."""
         x, (low, high) = self.arrivals(plan), self.constraints.box(x0, self.bounds)
-        return ((x > high) | (x < low)).flatten(1).any(1)
+        return ((x > high + self._spare / 2) | (x < low - self._spare / 2)).flatten(1).any(1)
 
     def _send_back(self, plan: Tensor, x0: Tensor) -> Tensor:
         low, high = self.constraints.box(x0, self.bounds)
@@ -153,7 +158,7 @@ class WassersteinThreat(Threat):
     def _shrink(self, plan: Tensor, x0: Tensor) -> Tensor:
         low, high = self.constraints.box(x0, self.bounds)
         moved = self.arrivals(plan) - x0
-        room = torch.where(moved > 0, high - x0, x0 - low)
+        room = torch.where(moved > 0, high - x0, x0 - low) + self._spare / 4
         part = torch.where(moved == 0, 1.0, room / moved.abs()).flatten(1).amin(1).clamp(0, 1)
         return self._stay([plane * per_row(part, plane) for plane, _, _ in self._moves(plan)], x0)
 
