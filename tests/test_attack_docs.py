@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import doctest
 import re
+from pathlib import Path
 
 import pytest
 import torch
-from docs.pages import FOLDER, index, measured, page, stale
+from docs.pages import FOLDER, SHOWN, index, measured, page, run, stale
 from PIL import Image
 
 from mohs import demo
@@ -50,7 +51,7 @@ def test_the_page_is_what_the_attack_says(name: str) -> None:
     assert written.exists(), "write it: python -m docs.pages"
     text = page(name, measured()[name])
     assert written.read_text() == text, "write it anew: python -m docs.pages"
-    assert "](https://" in text or "https://" in text, f"no link to the paper of {name}: give its class an arXiv id"
+    assert "https://" in text, f"no link to the paper of {name}: give its class an arXiv id"
     picture = FOLDER / f"{name}.png"
     assert picture.exists(), f"draw it: python -m docs.pages {name}"
     assert picture.stat().st_size < 20_000
@@ -72,6 +73,24 @@ def test_a_changed_default_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     was["ddn"]["settings"]["steps"] = 7
     monkeypatch.setattr("docs.pages.measured", lambda: was)
     assert stale() == ["ddn"]
+
+
+def test_a_run_measures_and_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("docs.pages.FOLDER", tmp_path)
+    found = run("deepfool")
+    assert found.keys() == measured()["deepfool"].keys()
+    assert found["settings"] == find("deepfool")().spec()
+    assert found["broken"] == found["examples"] == 16
+    assert found["forwards"] > found["backwards"] / 10 > 0
+    assert all(before != after for before, after in found["labels"])
+    with Image.open(tmp_path / "deepfool.png") as image:
+        assert image.size == (4 * 80 + 3 * 6, 3 * 80 + 2 * 6)
+
+
+def test_a_set_without_a_budget_to_be_shown_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(SHOWN, "linf")
+    with pytest.raises(SystemExit, match=r"fgsm moves in linf, and .* add a line to SHOWN"):
+        run("fgsm")
 
 
 # the models that the examples are shown on

@@ -28,7 +28,7 @@ class ProjectedSinkhorn(Attack):
     the box goes to the threat's exact projection, where the authors clip the image and change its mass. The entropy
     spreads every plan a little, so that its images lie inside the ball, and x0 is no fixed point. The authors' growing
     budget, which looks for the least one, is left out.
-    Wong, Schmidt, Kolter, ICML 2019, arXiv:1902.07906, algorithm 2.
+    Wong, Schmidt, Kolter, ICML 2019, arXiv:1902.07906.
 
     When to use: to repeat the paper that began these attacks. For a verdict take `wasserstein-dual`, which at small budgets
     breaks several times as many in less time: an entropy leaves budget unspent. Public code clips the image it ends with, which

@@ -22,7 +22,7 @@ class WassersteinDual(Attack):
     """Pi += step_size g / max|g| on the transport plan, then its Euclidean projection onto the plans of x0 within the budget, by
     bisection on the dual price of distance: the threat's own.
 
-    step_size: in units of the input. Wu, Wang, Yu, ICML 2020, arXiv:2008.02883, section 4; the constants are those of the
+    step_size: in units of the input. Wu, Wang, Yu, ICML 2020, arXiv:2008.02883; the constants are those of the
     authors' code, which clips the image on its way to the model: here the projection keeps it in the box.
 
     When to use: the default in the Wasserstein ball: an exact projection keeps all of the budget in use. A projection is some
@@ -62,7 +62,7 @@ class WassersteinFrankWolfe(Attack):
     <S, C> is the budget, from below. Iterates keep to the budget and may overfill pixels: gradients are those of the clipped
     image, as the authors take them. Success is told of the threat's projection, a forward pass a step more; theirs comes
     once, at the end.
-    Wu, Wang, Yu, ICML 2020, arXiv:2008.02883, section 5; constants of the authors' code.
+    Wu, Wang, Yu, ICML 2020, arXiv:2008.02883; constants of the authors' code.
 
     When to use: beside `wasserstein-dual`, which it equals or beats in tens of steps: no step size, and a search for the price
     in place of a projection. The first step goes to an extreme plan, so that at few steps its points lie at the rim; in small
