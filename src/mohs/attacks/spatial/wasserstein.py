@@ -25,9 +25,9 @@ class WassersteinDual(Attack):
     step_size: in units of the input. Wu, Wang, Yu, ICML 2020, arXiv:2008.02883; the constants are those of the
     authors' code, which clips the image on its way to the model: here the projection keeps it in the box.
 
-    When to use: the default in the Wasserstein ball: an exact projection keeps all of the budget in use. A projection is some
-    thirty passes over the plan, 25 times the input, which on large images costs more than the model; `wasserstein-frank-wolfe`
-    has none. `pgd` on this set is the same with steps of the set's own and a random start.
+    When to use: the default in the Wasserstein ball: the projection keeps all of the budget in use. It goes some thirty times
+    over the plan, 25 times the input, which beside a small model is most of the cost. `pgd` on this set is the same with a
+    random start and steps of another length, and needs several times as many to break as much.
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.example(16)
@@ -64,9 +64,9 @@ class WassersteinFrankWolfe(Attack):
     once, at the end.
     Wu, Wang, Yu, ICML 2020, arXiv:2008.02883; constants of the authors' code.
 
-    When to use: beside `wasserstein-dual`, which it equals or beats in tens of steps: no step size, and a search for the price
-    in place of a projection. The first step goes to an extreme plan, so that at few steps its points lie at the rim; in small
-    budgets on dark or bright images the box binds, and `wasserstein-dual` minds it better.
+    When to use: beside `wasserstein-dual`, for another way into the ball at the same cost and without a step size. Where
+    pixels fill up it breaks a little less, as its plans are made without the box and repaired after; where none do, a few
+    steps suffice.
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.example(16)
