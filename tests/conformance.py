@@ -146,6 +146,9 @@ ROWS: dict[str, Row] = {
     "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}, random=True),
     "stadv": Row({"steps": 30}, (*free("flow"), "flow:0.2"), {}),
     "recoloradv": Row({"steps": 30, "rate": 0.01, "smooth": 0.001}, budgets("recolor"), {}),
+    "wasserstein-sinkhorn": Row({"steps": 6, "inner": 20}, budgets("wasserstein"), {}),
+    "wasserstein-dual": Row({"steps": 20}, budgets("wasserstein"), {}),
+    "wasserstein-frank-wolfe": Row({"steps": 20}, budgets("wasserstein"), {}),
     "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
     "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
 }

@@ -23,6 +23,19 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "attacks/spatial/wasserstein.py",
+        "low, high = torch.where(dear, middle, low), torch.where(dear, high, middle)",
+        "low, high = torch.where(dear, low, middle), torch.where(dear, middle, high)",
+        "test_wasserstein.py",
+    ),
+    Mutant("attacks/spatial/wasserstein.py", "plan + 2 / (t + 2) * (", "plan + 1 / (t + 2) * (", "test_wasserstein.py"),
+    Mutant("attacks/spatial/sinkhorn.py", "(psi + step).clamp(min=0)", "(psi - step).clamp(min=0)", "test_wasserstein.py"),
+    Mutant(
+        "attacks/spatial/sinkhorn.py", "regularisation * y + arriving", "regularisation * y - arriving", "test_wasserstein.py"
+    ),
+    Mutant("attacks/spatial/sinkhorn.py", "per_row(mass, kernel)).to", "1.01 * per_row(mass, kernel)).to", "test_wasserstein.py"),
+    Mutant("attacks/about.py", "if part.startswith(WHEN)", "if part.startswith(WHEN * 2)", "test_attack_docs.py"),
+    Mutant(
         "losses.py",
         "return functional.cross_entropy(logits, aim.y",
         "return -functional.cross_entropy(logits, aim.y",

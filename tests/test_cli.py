@@ -466,8 +466,49 @@ def test_attacks_are_listed_with_papers_and_costs(mohs_: Mohs):
     assert all(row["paper"] and row["needs"] and row["sets"] for row in rows)
     said = mohs_("attacks")
     assert said.code == 0
-    for part in ("pgd", "arXiv:1706.06083", "square", "scores"):
+    for part in ("pgd", "square", "scores", "nearest"):
         assert part in said.out
+
+
+@pytest.mark.parametrize("words", [(), ("--goals",), ("--profiles",), ("apgd",), ("wasserstein-frank-wolfe",)])
+def test_what_is_said_of_attacks_fits_a_terminal(mohs_: Mohs, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]):
+    """In 80 columns, nothing cut off; but for code, which is given as it is."""
+    monkeypatch.setenv("COLUMNS", "80")
+    said = mohs_("attacks", *words)
+    assert said.code == 0
+    assert "…" not in said.out
+    assert max(len(line.rstrip()) for line in said.out.partition("Example")[0].splitlines()) <= 80
+
+
+def test_one_attack_is_told_in_full(mohs_: Mohs):
+    said = mohs_("attacks", "ddn")
+    assert said.code == 0
+    for part in (
+        "https://arxiv.org/abs/1811.09600",
+        "When to use: ",
+        "--steps",
+        "0.05",
+        "cross_entropy",
+        ">>> from mohs",
+        "goal topk",
+    ):
+        assert part in said.out
+    told = mohs_("attacks", "ddn", "--json").json
+    assert told["name"] == "ddn"
+    assert told["options"]["gamma"] == 0.05
+    assert told["goals"]["targeted"] == "yes"
+    assert told["method"]
+    assert told["when to use"]
+    assert told["example"].startswith(">>> ")
+
+
+def test_an_attack_there_is_not_and_two_lists_at_once(mohs_: Mohs):
+    wrong = mohs_("attacks", "pgdd")
+    assert wrong.code == 2
+    assert "did you mean 'pgd'" in wrong.said
+    both = mohs_("attacks", "pgd", "--goals")
+    assert both.code == 2
+    assert "give one of them" in both.said
 
 
 def test_profiles_are_listed(mohs_: Mohs):

@@ -1,5 +1,7 @@
 """The embedded model: a small network on the scikit-learn digits, trained in seconds, once as usual and once on attacked
-images. `demo` and `demo:robust` name the second, `demo:standard` the first."""
+images. `demo` and `demo:robust` name the second, `demo:standard` the first. For the examples of the documentation,
+`example` gives it with digits, `transfer_example` one to be attacked by way of the other, and `linear_example` a model whose
+nearest adversarial points are known."""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from torch.nn import functional
 
 from mohs.data.digits import load_digits
 from mohs.errors import UnknownName
+from mohs.models import Prepared, TorchModel, prepare
 from mohs.models.cpu import threads
+from mohs.models.ensemble import surrogate
 from mohs.rng import Stream
 from mohs.threat import Linf
 
@@ -65,6 +69,34 @@ def load_demo(name: str = "demo") -> nn.Module:
     except OSError:
         pass  # a read-only home: the next call trains again
     return model
+
+
+def example(count: int = 32, name: str = "demo") -> tuple[nn.Module, Tensor, Tensor]:
+    """An embedded model, and the first `count` held-out digits x [count, 1, 8, 8] that it classifies as their labels y."""
+    model = load_demo(name)
+    x, y = load_digits("test")
+    with torch.no_grad():
+        right = (model(x).argmax(1) == y).nonzero()[:count, 0]
+    return model, x[right], y[right]
+
+
+def transfer_example(count: int = 32) -> tuple[Prepared, Tensor, Tensor]:
+    """`demo:standard` as a victim that is not to be asked, with `demo` as the surrogate that guides; and as many digits
+    which the victim classifies rightly."""
+    victim, x, y = example(count, "demo:standard")
+    prepared = prepare(TorchModel(victim, classes=10), x[:8])
+    return surrogate(prepared, [TorchModel(load_demo(), classes=10)], x[:8]), x, y
+
+
+def linear_example() -> tuple[nn.Module, Tensor, Tensor]:
+    """A linear model of four classes and one grey image x [1, 1, 2, 2] of class 0, whose neighbour is class 1:
+    z_0 - z_1 = 1 - 4 (x_1 - 0.5) - 3 (x_2 - 0.5). That boundary is 1/5 away in l2, 1/7 in linf, 1/4 in l1 and one entry
+    in l0; the other classes are out of reach."""
+    linear = nn.Linear(4, 4)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[0.0] * 4, [4.0, 3.0, 0.0, 0.0], [0.0] * 4, [0.0] * 4]))
+        linear.bias.copy_(torch.tensor([0.0, -4.5, -40.0, -40.0]))
+    return nn.Sequential(nn.Flatten(), linear).eval(), torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
 
 
 def train(*, robust: bool, epochs: int = EPOCHS) -> DigitNet:

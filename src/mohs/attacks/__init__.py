@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from mohs.attacks.sparse.sigma_zero import SigmaZero
     from mohs.attacks.sparse.sparse_rs import SparseRS
     from mohs.attacks.spatial.grid import SpatialGrid
+    from mohs.attacks.spatial.sinkhorn import ProjectedSinkhorn
     from mohs.attacks.spatial.stadv import StAdv
+    from mohs.attacks.spatial.wasserstein import WassersteinDual, WassersteinFrankWolfe
     from mohs.attacks.spatial.worst_of_k import WorstOfK
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
     from mohs.attacks.universal.replay import Replay
@@ -93,6 +95,9 @@ TABLE: dict[str, str] = {
     "spatial-grid": "mohs.attacks.spatial.grid:SpatialGrid",
     "worst-of-k": "mohs.attacks.spatial.worst_of_k:WorstOfK",
     "stadv": "mohs.attacks.spatial.stadv:StAdv",
+    "wasserstein-sinkhorn": "mohs.attacks.spatial.sinkhorn:ProjectedSinkhorn",
+    "wasserstein-dual": "mohs.attacks.spatial.wasserstein:WassersteinDual",
+    "wasserstein-frank-wolfe": "mohs.attacks.spatial.wasserstein:WassersteinFrankWolfe",
     "recoloradv": "mohs.attacks.perceptual.recoloradv:ReColorAdv",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
@@ -180,6 +185,7 @@ __all__ = [
     "Jitter",
     "OnePixel",
     "OptimizerPGD",
+    "ProjectedSinkhorn",
     "ReColorAdv",
     "Replay",
     "SigmaZero",
@@ -188,6 +194,8 @@ __all__ = [
     "Square",
     "StAdv",
     "SuperDeepFool",
+    "WassersteinDual",
+    "WassersteinFrankWolfe",
     "WorstOfK",
     "find",
     "make",

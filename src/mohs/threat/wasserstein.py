@@ -29,7 +29,7 @@ class WassersteinThreat(Threat):
     to the place `offsets()[k]` from it, and the planes sum to x0. Its cost <Pi, C> / sum x0, C the Euclidean distance of
     pixels, is the distance: that of the image in W_1 or more, so that every point certifies itself. Local plans and the
     cost are those of Wong, Schmidt, Kolter, ICML 2019, arXiv:1902.07906. Projections are Euclidean, in the space of plans,
-    after Wu, Wang, Yu, ICML 2020, arXiv:2008.02824, whose dual this solves: for a price lambda of distance each pixel's
+    after Wu, Wang, Yu, ICML 2020, arXiv:2008.02883, whose dual this solves: for a price lambda of distance each pixel's
     plan is the projection of p - lambda C onto its simplex, and the cost falls in lambda. The projected Sinkhorn of Wong
     et al. solves a problem with an entropy in it, so that its images lie inside the ball or, ended early, outside.
 
@@ -55,6 +55,10 @@ class WassersteinThreat(Threat):
         reach = range(-(self.kernel // 2), self.kernel // 2 + 1)
         return [(i, j) for i in reach for j in reach]
 
+    def cost(self, p: Tensor) -> Tensor:
+        """[kernel^2, 1, 1, 1], in p's type: how far each plane moves, in pixels."""
+        return p.new_tensor([math.hypot(i, j) for i, j in self.offsets()]).view(-1, 1, 1, 1)
+
     def origin(self, x0: Tensor) -> Tensor:
         plan = x0.new_zeros(len(x0), self.kernel**2, *x0.shape[1:])
         plan[:, self.kernel**2 // 2] = x0
@@ -68,30 +72,34 @@ class WassersteinThreat(Threat):
         x = p[:, self.kernel**2 // 2]
         for plane, (i, j) in zip(p.unbind(1), self.offsets(), strict=True):
             if (i, j) != (0, 0):
-                x = x + _shift(plane, i, j)
+                x = x + shift(plane, i, j)
         return x
 
     def distance(self, p: Tensor, x0: Tensor) -> Tensor:
-        cost = torch.tensor([math.hypot(i, j) for i, j in self.offsets()], dtype=torch.float64, device=p.device)
-        sent = total(p.flatten(0, 1)).view(len(p), -1)
-        return total(sent * cost) / total(x0).clamp(min=1e-12)
+        sent = total(p.flatten(0, 1)).view(p.shape[:2])
+        return total(sent * self.cost(sent).flatten()) / total(x0).clamp(min=1e-12)
 
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """In float64: a plan of x0, within the budget, that stays in the image and in the box."""
-        exact, spare = p.double(), 1e-6 * max(map(abs, self.bounds))
+        exact, spare = p.double(), self._spare
         low, high = self.constraints.box(x0, self.bounds)
         x = self.arrivals(exact)
         good = ((exact.sum(1) - x0).abs() <= spare) & (exact >= 0).all(1) & (x >= low - spare) & (x <= high + spare)
         stays = ~((exact > 0) & ~self.open(x0)).any(1)
         return (good & stays).flatten(1).all(1) & (self.distance(p, x0) <= self.epsilon * (1 + 1e-6))
 
+    @property
+    def _spare(self) -> float:
+        """What rounding may carry a pixel beyond its bounds; the model is shown it clipped."""
+        return 1e-6 * max(map(abs, self.bounds))
+
     def open(self, x0: Tensor) -> Tensor:
         """[kernel^2, channels, height, width] bool: where a pixel may send to. Those outside the mask neither send nor
         receive."""
-        free = torch.ones_like(x0[0], dtype=torch.bool)
+        free = x0.new_ones(x0.shape[1:], dtype=torch.bool)
         if self.constraints.mask is not None:
             free = self.constraints.mask.to(free.device).expand_as(free)
-        there = [free & _shift(free[None].to(x0), -i, -j)[0].bool() for i, j in self.offsets()]
+        there = [free & shift(free[None].to(x0), -i, -j)[0].bool() for i, j in self.offsets()]
         there[self.kernel**2 // 2] = torch.ones_like(free)
         return torch.stack(there)
 
@@ -102,8 +110,7 @@ class WassersteinThreat(Threat):
 
     def _affordable(self, p: Tensor, x0: Tensor, epsilon: Number) -> Tensor:
         """The nearest plan of x0 within the budget, by bisection on the price of distance."""
-        cost = p.new_tensor([math.hypot(i, j) for i, j in self.offsets()]).view(-1, 1, 1, 1)
-        plan = simplex(p, x0)
+        cost, plan = self.cost(p), simplex(p, x0)
         most = torch.as_tensor(epsilon, dtype=torch.float64, device=p.device).expand(len(p))
         dear = self.distance(plan, x0) > most
         if not dear.any():
@@ -136,9 +143,9 @@ class WassersteinThreat(Threat):
         return plan
 
     def _outside(self, plan: Tensor, x0: Tensor) -> Tensor:
-        """[rows] bool."""
+        """[rows] bool, with half of what `contains` spares."""
         x, (low, high) = self.arrivals(plan), self.constraints.box(x0, self.bounds)
-        return ((x > high) | (x < low)).flatten(1).any(1)
+        return ((x > high + self._spare / 2) | (x < low - self._spare / 2)).flatten(1).any(1)
 
     def _send_back(self, plan: Tensor, x0: Tensor) -> Tensor:
         low, high = self.constraints.box(x0, self.bounds)
@@ -146,12 +153,12 @@ class WassersteinThreat(Threat):
         over, under = (x - high).clamp(min=0), (low - x).clamp(min=0)
         takes = (1 - over / (x - stay).clamp(min=1e-12)).clamp(0, 1)
         gives = (1 - under / (x0 - stay).clamp(min=1e-12)).clamp(0, 1)
-        return self._stay([plane * torch.minimum(gives, _shift(takes, -i, -j)) for plane, i, j in self._moves(plan)], x0)
+        return self._stay([plane * torch.minimum(gives, shift(takes, -i, -j)) for plane, i, j in self._moves(plan)], x0)
 
     def _shrink(self, plan: Tensor, x0: Tensor) -> Tensor:
         low, high = self.constraints.box(x0, self.bounds)
         moved = self.arrivals(plan) - x0
-        room = torch.where(moved > 0, high - x0, x0 - low)
+        room = torch.where(moved > 0, high - x0, x0 - low) + self._spare / 4
         part = torch.where(moved == 0, 1.0, room / moved.abs()).flatten(1).amin(1).clamp(0, 1)
         return self._stay([plane * per_row(part, plane) for plane, _, _ in self._moves(plan)], x0)
 
@@ -212,10 +219,10 @@ def simplex(p: Tensor, mass: Tensor) -> Tensor:
     return (p - tau[:, None]).clamp(min=0)
 
 
-def _shift(x: Tensor, i: int, j: int) -> Tensor:
-    """x moved down by i rows and to the right by j columns; what leaves is lost, zeros come in."""
+def shift(x: Tensor, i: int, j: int, fill: float = 0.0) -> Tensor:
+    """x moved down by i rows and to the right by j columns; what leaves is lost, `fill` comes in."""
     height, width = x.shape[-2:]
     rows, columns = max(0, height - abs(i)), max(0, width - abs(j))
     taken = x[..., max(0, -i) : max(0, -i) + rows, max(0, -j) : max(0, -j) + columns]
     top, left = min(max(0, i), height), min(max(0, j), width)
-    return torch.nn.functional.pad(taken, (left, width - columns - left, top, height - rows - top))
+    return torch.nn.functional.pad(taken, (left, width - columns - left, top, height - rows - top), value=fill)

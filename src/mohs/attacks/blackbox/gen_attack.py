@@ -28,6 +28,15 @@ class GenAttack(Attack):
     fitness. Fitness: log p_t - log sum_{j != t} p_j; the paper is targeted, and without a target it is that of leaving
     y. The reduction of dimension that the paper has for ImageNet is left out. A generation costs population - 1 forward
     passes. Alzantot, Sharma, Chakraborty, Zhang, Hsieh, Srivastava, GECCO 2019, arXiv:1805.11090.
+
+    When to use: for targeted attacks by scores where a population is wanted, and to repeat its paper. `square` needs far fewer
+    queries for the same success; keep this one as a second, unlike search.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/7 = 0.1429 away in linf
+    >>> outcome = attacks.GenAttack(steps=100)(model, x, y, threat="linf:0.2+knowledge:scores")
+    >>> bool(outcome.broken), int(outcome.backwards)
+    (True, 0)
     """
 
     steps: int = 1000

@@ -31,6 +31,16 @@ class APGD(Attack):
 
     rho: the share of rising steps below which progress has stalled. multi_epsilon, L1 only: 30, 30 and 40% of the steps
     in balls of 3, 2 and 1 epsilon, each from the best point of the one before; 3 + steps passes.
+
+    When to use: the default for a budget in Linf, L2 and L1: no step size to set, and among the strongest for its cost. It
+    climbs one loss; where gradients of the cross-entropy vanish take `loss=dlr` or `apgd-t`, which is nine times as dear and
+    finds more. In L1 take `multi_epsilon`.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # boundary: 1/7 = 0.1429 in linf, 1/5 in l2
+    >>> threats = ("linf:0.1425", "linf:0.1435", "l2:0.199", "l2:0.201")
+    >>> [bool(attacks.APGD()(model, x, y, threat=threat).broken) for threat in threats]
+    [False, True, False, True]
     """
 
     steps: int = 100
@@ -131,6 +141,17 @@ class APGDTargeted(APGD):
     """APGD towards one class after another, by falling clean logit; any class counts where the goal names none.
 
     Croce & Hein, ICML 2020, arXiv:2003.01690, section 5. restarts: of every class.
+
+    When to use: for the last word of a budget: it tries one class after another and finds what one untargeted climb does not,
+    at `targets` times the passes. Run it on what `apgd` left, as the profiles do. With fewer than four classes its loss is not
+    defined: take `loss=logit_difference`.
+
+    >>> from mohs import attacks, demo
+    >>> attacks.APGD().passes(10), attacks.APGDTargeted().passes(10)  # forward and backward, of an example that survives
+    ((101, 101), (909, 909))
+    >>> model, x, y = demo.linear_example()
+    >>> bool(attacks.APGDTargeted(targets=2)(model, x, y, threat="l2:0.201").broken)
+    True
     """
 
     targets: int = 9

@@ -24,6 +24,15 @@ class GAMA(Attack):
     step_size: in units of epsilon. p(x0): of the clean input, as in the paper; the authors' code takes that of the random
     start. Where a class t is wanted, p_t - p_y is the margin.
     Sriramanan, Addepalli, Baburaj, Babu, NeurIPS 2020, arXiv:2011.14969.
+
+    When to use: for a strong answer in Linf from few restarts: the guide pulls away from the clean scores before the margin
+    takes over, which finds other basins than `pgd`. 100 passes; `apgd-t` is stronger where the budget allows it. The paper's
+    smaller variant in training, GAT, is another thing.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/7 = 0.1429 away in linf
+    >>> [bool(attacks.GAMA()(model, x, y, threat=f"linf:{epsilon}").broken) for epsilon in (0.142, 0.144)]
+    [False, True]
     """
 
     steps: int = 100

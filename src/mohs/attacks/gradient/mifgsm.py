@@ -36,6 +36,16 @@ class MIFGSM(Attack):
     A step costs `scales` forward and backward passes, and `neighbours` more. Where the input is changed on its way to the
     model, successes on the way are not seen: the last point is judged, as in a transfer.
     Dong, Liao, Pang, Su, Zhu, Hu, Li, CVPR 2018, arXiv:1710.06081.
+
+    When to use: to transfer from a surrogate at little cost: momentum keeps the steps from following what is special to it.
+    Against a model whose gradients are to be had `apgd` is stronger, and of the transfer family `vmi-fgsm` transfers better at
+    twenty times the passes. Code that averages the gradient's size over the batch lets batch mates change a result.
+
+    >>> from mohs import attacks, demo
+    >>> prepared, x, y = demo.transfer_example()  # guided by a surrogate; the victim is asked once an example, at the end
+    >>> outcome = attacks.MIFGSM()(prepared, x, y, threat="linf:0.2+knowledge:transfer")
+    >>> bool(outcome.broken.any())
+    True
     """
 
     steps: int = 10
@@ -113,6 +123,16 @@ class NIFGSM(MIFGSM):
     """MI-FGSM whose gradient is that of where the momentum leads. Linf.
 
     Lin, Song, He, Wang, Hopcroft, ICLR 2020, arXiv:1908.06281.
+
+    When to use: as `mi-fgsm`, where its steps overshoot: the look-ahead corrects them for no further pass. The gain over
+    `mi-fgsm` is small by itself; it is meant to be joined with `scales`, which is `si-fgsm`.
+
+    >>> from mohs import attacks, demo
+    >>> attacks.NIFGSM() == attacks.NIFGSM(lookahead=True), attacks.NIFGSM().passes(10)
+    (True, (10, 10))
+    >>> model, x, y = demo.linear_example()
+    >>> bool(attacks.NIFGSM()(model, x, y, threat="linf:0.144").broken)
+    True
     """
 
     lookahead: bool = True

@@ -22,6 +22,15 @@ class SLIDE(Attack):
     Entries that the box stops are left out of the choice, as in the authors' code; the projection is exact, onto ball and
     box together. The paper's number and size of steps were not to be had; these are 2.5 epsilon in 50 steps.
     Tramer & Boneh, NeurIPS 2019, arXiv:1904.13000.
+
+    When to use: in L1, and inside training there: a step moves a hundredth of the entries, where the one entry of a steepest
+    step is far too slow and one on all of them too dense. `apgd` with `multi_epsilon` adapts how many it moves and is stronger.
+    Public code clips the step of the start point in place of the point, and so loses its random start.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/4 away in l1
+    >>> [bool(attacks.SLIDE()(model, x, y, threat=f"l1:{epsilon}").broken) for epsilon in (0.249, 0.252)]
+    [False, True]
     """
 
     steps: int = 50

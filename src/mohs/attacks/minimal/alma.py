@@ -36,6 +36,15 @@ class ALMA(Attack):
     The authors also minimise SSIM, CIEDE2000 and LPIPS, which are no threats here. In their code the tolerance of a
     targeted attack has the wrong sign, so that points just short of the boundary count; here it is as printed.
     Rony, Granger, Pedersoli, Ben Ayed, ICCV 2021, arXiv:2011.11857.
+
+    When to use: for the nearest points in L2 and L1 when a thousand passes an example are to be had: the multiplier is learned,
+    so that no search over c is needed. With fewer steps `fmn` and `ddn` are nearer; at 1,000 it matches `cw` for a fraction of
+    its passes.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
+    >>> round(float(attacks.ALMA(steps=300, alpha=0.5)(model, x, y, threat="l2:inf", stop=False).distance), 2)
+    0.2
     """
 
     steps: int = 1000

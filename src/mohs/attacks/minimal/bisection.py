@@ -22,6 +22,21 @@ class Bisection(Attack):
 
     Each radius asks the judge's label once. Rows without a success are left alone. Exact only where success is monotone
     in the radius along these projections; the result is an upper bound in any case.
+
+    When to use: after any attack that overshoots, as the profiles do: ten labels an example take a distance down to its own
+    ray's boundary. It finds no success by itself and is exact only where success is monotone in the radius.
+
+    >>> import torch
+    >>> from mohs import attacks, demo
+    >>> from mohs.models import TorchModel, prepare
+    >>> from mohs.oracle import Oracle
+    >>> from mohs.threat import Untargeted, parse_threat
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
+    >>> prepared = prepare(TorchModel(model, classes=4), x)
+    >>> oracle = Oracle.begin(prepared, parse_threat("l2:inf"), Untargeted(), x, y, ids=torch.arange(1), stop=False)
+    >>> before, after = (float(attack.on(oracle).distance) for attack in (attacks.DeepFool(), attacks.Bisection()))
+    >>> round(before, 3), round(after, 3)  # what DeepFool went too far
+    (0.204, 0.2)
     """
 
     steps: int = 10

@@ -32,6 +32,16 @@ class EAD(Attack):
     `en` that of the least beta L1 + L2^2; with `en` the Oracle judges that point alone, and its distance is still told in
     L1. Search over c, confidence, objective and abort_early as in CW. The extrapolated point, which in the authors' code
     may leave the box, is clipped to it.
+
+    When to use: for least L1 distances with some L2 in them, and for changes that pass defences tuned to Linf or L2. Tens of
+    thousands of passes; `fmn` in L1 is nearer in a hundred, and `alma` in a thousand. Public code may test the extrapolated
+    point where the sparse one is returned.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/4 away in l1
+    >>> outcome = attacks.EAD(search_steps=6, steps=100, initial_const=0.1, beta=0.02)(model, x, y, threat="l1:inf", stop=False)
+    >>> round(float(outcome.distance), 2)
+    0.25
     """
 
     search_steps: int = 9

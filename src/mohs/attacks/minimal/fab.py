@@ -85,6 +85,15 @@ class FAB(_FAB):
     clean input; 0 for all, as the authors do. A step costs 2 forward passes and a backward pass a candidate; one backward
     pass where the goal is another than to leave the label, and has a single boundary. The paper's final search of three
     steps is left out, as in the authors' AutoAttack.
+
+    When to use: for the least distance in Linf, L2 and L1 with few settings: it needs no budget, and a model that scales its
+    logits to hide its loss does not hide from it. A backward pass a class makes it dear with many classes: take `fab-t`, or
+    `candidates`. At a fixed budget `apgd` breaks more.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/7 away in linf, 1/5 in l2, 1/4 in l1
+    >>> [round(float(attacks.FAB()(model, x, y, threat=f"{norm}:inf", stop=False).distance), 2) for norm in ("linf", "l2", "l1")]
+    [0.14, 0.2, 0.25]
     """
 
     candidates: int = 0
@@ -110,6 +119,15 @@ class FABT(_FAB):
     targets: the classes, likeliest first on the clean input. A step costs 2 forward passes and 1 backward pass, as in
     AutoAttack: the check of a point cannot lend its pass to the next gradient, which is taken elsewhere after every
     adversarial point.
+
+    When to use: the form of FAB for many classes, and the one that the standard profile runs: a class at a time, at one
+    backward pass a step. It complements `apgd-t`, as it minimises a distance and not a loss; for distances alone `fmn` costs
+    less.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
+    >>> round(float(attacks.FABT(targets=2)(model, x, y, threat="l2:inf", stop=False).distance), 2)
+    0.2
     """
 
     targets: int = 9

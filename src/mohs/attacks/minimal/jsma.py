@@ -36,6 +36,17 @@ class JSMA(Attack):
 
     The paper is targeted. Where the goal names no class the roles swap, as in the non-targeted form of Wiyatno & Xu, 2018,
     arXiv:1808.07945: the label's logit falls and the sum of the others rises.
+
+    When to use: to repeat its paper, and where changes must all go one way, such as features that can only be added. Greedy
+    pairs leave many entries changed, and it can be stuck: `sigma-zero` needs fewer. In public code the search of pairs grows
+    with the square of the entries, which leaves images of any size out of reach.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(16)
+    >>> outcome = attacks.JSMA(gamma=0.5)(model, x, y, threat="l0:inf")
+    >>> added = (outcome.adversarial - x)[outcome.broken]
+    >>> bool((added >= 0).all()), bool(outcome.broken.any())  # theta = 1: pixels are only lightened
+    (True, True)
     """
 
     theta: float = 1.0

@@ -48,6 +48,16 @@ class LBFGS(Attack):
     Every example has a minimiser of its own; those waiting for an answer are answered in one batch. A line search that
     fails, or an answer that is not a number, ends that example as ERROR, unless a success is known. The paper is
     targeted; any other goal climbs the loss and succeeds by its own margin.
+
+    When to use: for history, as the first of all attacks, and for targeted points that a second-order search finds. It is
+    coarse in c: `ddn` and `fmn` are nearer for fewer passes. Beware of code in which a larger c means the opposite: see
+    `constant_on`.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
+    >>> nearest = float(attacks.LBFGS()(model, x, y, threat="l2:inf", stop=False).distance)
+    >>> 0.2 <= nearest < 0.21
+    True
     """
 
     search_steps: int = 9

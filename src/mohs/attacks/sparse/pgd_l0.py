@@ -25,6 +25,16 @@ class PGDL0(Attack):
     of 30000/255 for the 784 entries of MNIST and 120000/255 for the 3072 of CIFAR, divided by their numbers. Where the
     range has no end, the start is the threat's own and step_size is absolute. The authors restart 5 times (restarts=5).
     Croce & Hein, ICCV 2019, arXiv:1909.05040.
+
+    When to use: for a budget of entries or pixels where gradients are to be had: dense steps, cut to the best few. Cheap; for
+    the least number of entries take `sigma-zero`, and where only scores are given `sparse-rs`, which at thousands of queries is
+    often stronger than any gradient here, as the set is not convex.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # one entry is enough
+    >>> outcome = attacks.PGDL0()(model, x, y, threat="l0:1")
+    >>> bool(outcome.broken), int((outcome.adversarial != x).sum())
+    (True, 1)
     """
 
     steps: int = 100

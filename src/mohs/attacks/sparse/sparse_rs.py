@@ -32,6 +32,15 @@ class SparseRS(Attack):
     Units are those the constraints let change. Every row draws its own; the authors' code draws one set of places in the
     lists of all rows. Where every unit is changed already, a step draws new values for some.
     Croce, Andriushchenko, Singh, Flammarion, Hein, AAAI 2022, arXiv:2006.12834.
+
+    When to use: for a budget of entries or pixels by scores alone, and to check whether gradient attacks were stopped by
+    masking: a random search has no gradient to lose. Thousands of queries an example; its failure at few queries says little.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(16)
+    >>> outcome = attacks.SparseRS(queries=300)(model, x, y, threat="l0:6+knowledge:scores")
+    >>> int(outcome.backwards.sum()), int((outcome.adversarial != x).flatten(1).sum(1).max())  # no gradient, six entries at most
+    (0, 6)
     """
 
     queries: int = 10000

@@ -21,6 +21,15 @@ class SpatialGrid(Attack):
 
     Engstrom, Tran, Tsipras, Schmidt, Madry, ICML 2019, arXiv:1712.02779: 31 x 5 x 5 = 775 points, the paper's strongest
     attack; the order makes no difference to what it finds.
+
+    When to use: the strongest attack on small rotations and shifts: the space has three dimensions, and trying 775 of its
+    points beats a gradient, whose landscape is rough. Forward passes alone. For a quick look take `worst-of-k`.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(16)
+    >>> outcome = attacks.SpatialGrid(angles=7, shifts=3)(model, x, y, threat="rotation:30deg+translation:1px")
+    >>> bool(outcome.broken.any()), int(outcome.forwards.max()) <= 7 * 3 * 3
+    (True, True)
     """
 
     angles: int = 31

@@ -36,6 +36,16 @@ class StAdv(Attack):
     models without a defence: on a hardened one that puts the flow's price above what bending gains, take 0.01 or less. Every
     example has a minimiser of its own, scipy's.
     Xiao, Zhu, Li, He, Liu, Song, ICLR 2018, arXiv:1801.02612.
+
+    When to use: for changes that bend an image and leave its colours alone, which defences tuned to norms do not expect. It
+    seeks smooth flows, not small ones: within a flow budget `pgd` on `flow:EPSILON` is the stronger. About 100 passes, in
+    scipy's L-BFGS-B, an example at a time.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(8)
+    >>> outcome = attacks.StAdv(tau=0.005)(model, x, y, threat="flow:inf")
+    >>> tuple(outcome.point.shape), bool(outcome.broken.any())  # a shift down and a shift right for every pixel
+    ((8, 2, 8, 8), True)
     """
 
     steps: int = 100

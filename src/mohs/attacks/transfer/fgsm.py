@@ -14,6 +14,15 @@ class DIFGSM(MIFGSM):
     Every row draws a size and a place of its own. Inputs keep their size: they are shown smaller, at 0.9 or more of it,
     where the paper enlarges them.
     Xie, Zhang, Zhou, Bai, Wang, Ren, Yuille, CVPR 2019, arXiv:1803.06978.
+
+    When to use: to transfer to models of another architecture: inputs that are resized at random keep the attack from fitting
+    one network's grid. It costs nothing more than `mi-fgsm`, and on the surrogate itself it is weaker. Set `decay=1` unless the
+    paper's plain form is wanted. Public code draws one size for a whole batch and never the last place; here every row draws.
+
+    >>> from mohs import attacks, demo
+    >>> prepared, x, y = demo.transfer_example()
+    >>> bool(attacks.DIFGSM(decay=1)(prepared, x, y, threat="linf:0.2+knowledge:transfer").broken.any())
+    True
     """
 
     decay: float = 0.0
@@ -28,6 +37,16 @@ class TIFGSM(MIFGSM):
     diversity=0.5 TI-DIM. The side is the paper's for images of 299 pixels; take less for small ones.
 
     Dong, Pang, Su, Zhu, CVPR 2019, arXiv:1904.02884.
+
+    When to use: to transfer to models that were hardened or that look at other places of an image: smoothed gradients shift
+    little. On small images take a small `kernel`, as 15 pixels blur a digit away; on the surrogate itself it is weaker than
+    `mi-fgsm`.
+
+    >>> from mohs import attacks, demo
+    >>> prepared, x, y = demo.transfer_example()
+    >>> wide, narrow = (attacks.TIFGSM(kernel=side)(prepared, x, y, threat="linf:0.2+knowledge:transfer") for side in (15, 3))
+    >>> bool(narrow.broken.sum() >= wide.broken.sum())  # these images have eight pixels a side
+    True
     """
 
     decay: float = 0.0
@@ -42,6 +61,16 @@ class SIFGSM(MIFGSM):
 
     Gradients are with respect to x, as the paper's objective has it, so that x / 2^i counts 2^-i.
     Lin, Song, He, Wang, Hopcroft, ICLR 2020, arXiv:1908.06281.
+
+    When to use: to transfer where a surrogate and the victim differ in how bright they expect an input to be; five times the
+    passes of `mi-fgsm`. For the passes `vmi-fgsm` mostly transfers better.
+
+    >>> from mohs import attacks, demo
+    >>> attacks.MIFGSM().passes(10), attacks.SIFGSM().passes(10)  # five copies a step
+    ((10, 10), (50, 50))
+    >>> prepared, x, y = demo.transfer_example()
+    >>> bool(attacks.SIFGSM()(prepared, x, y, threat="linf:0.2+knowledge:transfer").broken.any())
+    True
     """
 
     lookahead: bool = True
@@ -56,6 +85,17 @@ class VMIFGSM(MIFGSM):
     """Gradients tuned by their variance: what the mean gradient around the last point differed by is added to the next.
 
     Wang & He, CVPR 2021, arXiv:2103.15571.
+
+    When to use: the best of the family for a model that is never asked, and what the transfer profiles run; with several
+    surrogates better still. It costs 21 times the passes of `mi-fgsm`, all of them the surrogate's. Where the model answers,
+    any attack that asks it is stronger.
+
+    >>> from mohs import attacks, demo
+    >>> attacks.VMIFGSM().passes(10)  # ten steps, of 21 gradients each
+    (210, 210)
+    >>> prepared, x, y = demo.transfer_example()
+    >>> bool(attacks.VMIFGSM(neighbours=5)(prepared, x, y, threat="linf:0.2+knowledge:transfer").broken.any())
+    True
     """
 
     neighbours: int = 20
@@ -68,6 +108,14 @@ class VNIFGSM(MIFGSM):
     """VMI-FGSM whose gradient is that of where the momentum leads. Linf.
 
     Wang & He, CVPR 2021, arXiv:2103.15571.
+
+    When to use: as `vmi-fgsm`, with the look-ahead of `ni-fgsm` on top, for the same passes; which of the two transfers better
+    depends on the pair of models, so try both.
+
+    >>> from mohs import attacks, demo
+    >>> prepared, x, y = demo.transfer_example()
+    >>> bool(attacks.VNIFGSM(neighbours=5)(prepared, x, y, threat="linf:0.2+knowledge:transfer").broken.any())
+    True
     """
 
     neighbours: int = 20

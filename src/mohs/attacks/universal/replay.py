@@ -23,6 +23,18 @@ class Replay(Attack):
 
     point: the change [*input] itself, or a .safetensors file that holds it as `point`, such as `mohs universal` writes.
     Nothing is searched for, so that it needs no knowledge of the model, and its second try would be its first.
+
+    When to use: to judge a change that was made elsewhere, such as one of `mohs universal`, on examples it has not seen: one
+    query each, and the only honest number of a universal perturbation. It searches for nothing, so its failure says nothing of
+    what a search would find.
+
+    >>> import torch
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.linear_example()  # z_0 - z_1 = 1 - 4 (x_1 - 0.5) - 3 (x_2 - 0.5)
+    >>> change = torch.tensor([[[0.16, 0.13], [0.0, 0.0]]])
+    >>> threats = ("linf:0.1", "linf:0.2")  # the change cut to 0.1, and whole
+    >>> [bool(attacks.Replay(point=change)(model, x, y, threat=threat).broken) for threat in threats]
+    [False, True]
     """
 
     point: str | Tensor = ""
