@@ -105,7 +105,7 @@ def _attacked(name: str, kind: type[Attack], model: nn.Module | Prepared, x: Ten
         options = {"point": mohs.universal("demo", "digits", threat=str(threat)).point}
     if isinstance(model, Prepared):
         threat = parse_threat(f"{threat}+knowledge:transfer")
-    return kind(**options)(model, x, y, threat=threat, stop=not kind.minimal)
+    return kind(**options)(model, x, y, threat=threat)
 
 
 @cache

@@ -100,13 +100,13 @@ class Attack(Settings, ABC):
         threat: Threat | str,
         goal: Goal | str | None = None,
         seed: int = 0,
-        stop: bool = True,
+        stop: bool | None = None,
         draws: int = 1,
     ) -> Outcome:
         """Attack examples x [n, *input] with labels y [n]; clean errors count as broken at distance 0.
 
         model: a module in evaluation mode, a Model, or `mohs.prepare(...)` of one. stop: leave a row at its first
-        success; False runs every step. draws: forward passes averaged at each query, for random models (EOT).
+        success; by default where the threat has a budget. Without one the nearest is sought. draws: forward passes averaged at each query, for random models (EOT).
         """
         threat = parse_threat(threat) if isinstance(threat, str) else threat
         goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
@@ -117,6 +117,7 @@ class Attack(Settings, ABC):
         goal.check(judge.model.classes)
         self.check(threat, goal, judge.model)
         goal = self.demanded(goal)
+        stop = threat.epsilon < torch.inf if stop is None else stop
         cohort = max(1, 2 * judge.rows // self.width(threat))
         outcomes = []
         for start in range(0, len(x), cohort):

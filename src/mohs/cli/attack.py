@@ -69,7 +69,7 @@ def command(
     for finding in check_contract(subject, examples.x, examples.y):
         Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
     prepared = prepare(subject, examples.x[:8], rows=rows)
-    outcome = chosen(prepared, examples.x, examples.y, threat=parsed, goal=aim, seed=seed, stop=not every_step)
+    outcome = chosen(prepared, examples.x, examples.y, threat=parsed, goal=aim, seed=seed, stop=False if every_step else None)
     if out is not None:
         _keep(out, examples, outcome)
     broken = outcome.broken

@@ -43,7 +43,7 @@ class ALMA(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
-    >>> round(float(attacks.ALMA(steps=300, alpha=0.5)(model, x, y, threat="l2:inf", stop=False).distance), 2)
+    >>> round(float(attacks.ALMA(steps=300, alpha=0.5)(model, x, y, threat="l2:inf").distance), 2)
     0.2
     """
 

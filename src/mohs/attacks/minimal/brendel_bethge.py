@@ -38,7 +38,7 @@ class BrendelBethge(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
-    >>> round(float(attacks.BrendelBethge(steps=100, decays=6, radius=0.1)(model, x, y, threat="l2:inf", stop=False).distance), 3)
+    >>> round(float(attacks.BrendelBethge(steps=100, decays=6, radius=0.1)(model, x, y, threat="l2:inf").distance), 3)
     0.2
     """
 

@@ -38,7 +38,7 @@ class CW(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
-    >>> outcome = attacks.CW(search_steps=6, steps=100, initial_const=0.1)(model, x, y, threat="l2:inf", stop=False)
+    >>> outcome = attacks.CW(search_steps=6, steps=100, initial_const=0.1)(model, x, y, threat="l2:inf")
     >>> round(float(outcome.distance), 3)
     0.2
     """

@@ -39,7 +39,7 @@ class CWL0(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # one entry is enough
-    >>> outcome = attacks.CWL0(steps=50, initial_const=0.1, iterations=500)(model, x, y, threat="l0:inf", stop=False)
+    >>> outcome = attacks.CWL0(steps=50, initial_const=0.1, iterations=500)(model, x, y, threat="l0:inf")
     >>> outcome.distance.tolist()
     [1.0]
     """

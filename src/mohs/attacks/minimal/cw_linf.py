@@ -40,7 +40,7 @@ class CWLinf(Attack):
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/7 = 0.143 away in linf
     >>> attack = attacks.CWLinf(steps=100, learning_rate=0.02, initial_const=0.01, shrink=0.97)
-    >>> round(float(attack(model, x, y, threat="linf:inf", stop=False).distance), 2)  # known to a factor of `shrink`
+    >>> round(float(attack(model, x, y, threat="linf:inf").distance), 2)  # known to a factor of `shrink`
     0.14
     """
 

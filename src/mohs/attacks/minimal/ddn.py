@@ -33,7 +33,7 @@ class DDN(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
-    >>> round(float(attacks.DDN()(model, x, y, threat="l2:inf", stop=False).distance), 3)
+    >>> round(float(attacks.DDN()(model, x, y, threat="l2:inf").distance), 3)
     0.2
     """
 

@@ -39,7 +39,7 @@ class EAD(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/4 away in l1
-    >>> outcome = attacks.EAD(search_steps=6, steps=100, initial_const=0.1, beta=0.02)(model, x, y, threat="l1:inf", stop=False)
+    >>> outcome = attacks.EAD(search_steps=6, steps=100, initial_const=0.1, beta=0.02)(model, x, y, threat="l1:inf")
     >>> round(float(outcome.distance), 2)
     0.25
     """

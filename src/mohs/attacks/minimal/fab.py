@@ -92,7 +92,7 @@ class FAB(_FAB):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/7 away in linf, 1/5 in l2, 1/4 in l1
-    >>> [round(float(attacks.FAB()(model, x, y, threat=f"{norm}:inf", stop=False).distance), 2) for norm in ("linf", "l2", "l1")]
+    >>> [round(float(attacks.FAB()(model, x, y, threat=f"{norm}:inf").distance), 2) for norm in ("linf", "l2", "l1")]
     [0.14, 0.2, 0.25]
     """
 
@@ -126,7 +126,7 @@ class FABT(_FAB):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
-    >>> round(float(attacks.FABT(targets=2)(model, x, y, threat="l2:inf", stop=False).distance), 2)
+    >>> round(float(attacks.FABT(targets=2)(model, x, y, threat="l2:inf").distance), 2)
     0.2
     """
 

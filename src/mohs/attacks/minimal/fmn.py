@@ -38,7 +38,7 @@ class FMN(Attack):
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/7 away in linf, 1/5 in l2, 1/4 in l1, one entry in l0
     >>> threats = ("linf:inf", "l2:inf", "l1:inf", "l0:inf")
-    >>> [round(float(attacks.FMN()(model, x, y, threat=threat, stop=False).distance), 2) for threat in threats]
+    >>> [round(float(attacks.FMN()(model, x, y, threat=threat).distance), 2) for threat in threats]
     [0.14, 0.2, 0.25, 1.0]
     """
 

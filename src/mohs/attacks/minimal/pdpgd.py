@@ -38,7 +38,7 @@ class PDPGD(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
-    >>> nearest = float(attacks.PDPGD(steps=200)(model, x, y, threat="l2:inf", stop=False).distance)
+    >>> nearest = float(attacks.PDPGD(steps=200)(model, x, y, threat="l2:inf").distance)
     >>> 0.2 <= nearest < 0.22
     True
     """

@@ -34,7 +34,7 @@ class SuperDeepFool(DeepFool):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
-    >>> both = (attack(model, x, y, threat="l2:inf", stop=False) for attack in (attacks.DeepFool(), attacks.SuperDeepFool()))
+    >>> both = (attack(model, x, y, threat="l2:inf") for attack in (attacks.DeepFool(), attacks.SuperDeepFool()))
     >>> [round(float(outcome.distance), 3) for outcome in both]
     [0.204, 0.2]
     """

@@ -32,7 +32,7 @@ class SigmaZero(Attack):
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # one entry is enough
-    >>> attacks.SigmaZero(steps=100)(model, x, y, threat="l0:inf", stop=False).distance.tolist()
+    >>> attacks.SigmaZero(steps=100)(model, x, y, threat="l0:inf").distance.tolist()
     [1.0]
     """
 
