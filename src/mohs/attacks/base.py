@@ -106,7 +106,8 @@ class Attack(Settings, ABC):
         """Attack examples x [n, *input] with labels y [n]; clean errors count as broken at distance 0.
 
         model: a module in evaluation mode, a Model, or `mohs.prepare(...)` of one. stop: leave a row at its first
-        success; by default where the threat has a budget. Without one the nearest is sought. draws: forward passes averaged at each query, for random models (EOT).
+        success; by default where the threat has a budget: without one the nearest is sought. draws: forward passes
+        averaged at each query, for random models (EOT).
         """
         threat = parse_threat(threat) if isinstance(threat, str) else threat
         goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
