@@ -33,9 +33,10 @@ from mohs.models import Model, Prepared, as_model, load_model, prepare
 from mohs.models.contract import Finding, check_contract
 from mohs.models.cpu import threads
 from mohs.models.ensemble import surrogate
+from mohs.models.perception import load_lpips
 from mohs.store import Run
 from mohs.store.verdict import Verdict, verdict_of
-from mohs.threat import Goal, Knowledge, Threat, parse_goal, parse_threat
+from mohs.threat import Goal, Knowledge, PerceptualThreat, Threat, parse_goal, parse_threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,7 @@ class Request(BaseModel):
     time: float | None = None
     trust_pickle: bool = False
     surrogates: list[str] = []
+    perceptual_model: str | None = None
     require: list[str] = []
     confident: list[str] = []
 
@@ -177,7 +179,7 @@ def resume(
     _same(run, "data", job.data.sha256(), run.spec["data"]["sha256"])
     _same(run, "model", job.prepared.judge.model.fingerprint(), run.spec["model"]["sha256"])
     _same(run, "surrogates", [m.fingerprint() for m in job.surrogates], [m["sha256"] for m in run.spec.get("surrogates", [])])
-    _same(run, "threats", [t.constraints for t in job.plan.threats], [t.constraints for t in plan.threats])
+    _same(run, "threats' arrays or networks", [t.constraints for t in job.plan.threats], [t.constraints for t in plan.threats])
     run.event("resumed")
     carry_out(run, job, watch)
     return Result(run)
@@ -202,7 +204,7 @@ def make_job(
     profile = _profile(request)
     subject = load(model, examples.x, request)
     findings = check_contract(subject, examples.x, examples.y)
-    bound = {text: threat.within(subject.bounds) for text, threat in parsed.items()}
+    bound = {text: facing(threat, subject, examples.x, request) for text, threat in parsed.items()}
     for threat in bound.values():
         threat.check(examples.x)
     goals = _goals(parse_goal(request.goal), subject)
@@ -233,6 +235,20 @@ def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
         device=request.device,
         trust_pickle=request.trust_pickle,
     )
+
+
+def facing(threat: Threat, model: Model, x: Tensor, request: Request) -> Threat:
+    """A threat as one against the model, seen by the request's perceptual model where it names one."""
+    source = request.perceptual_model
+    if source is None:
+        return threat.facing(model)
+    if not isinstance(threat, PerceptualThreat):
+        raise RequestError(f"a perceptual model is for the perceptual threat, and the threat is {threat}: leave it out")
+    if source.startswith("lpips:"):
+        network = load_lpips(source.removeprefix("lpips:"), model.bounds, model.device)
+    else:
+        network = load(source, x, request).perception(threat.layers)
+    return replace(threat, network=network).facing(model)
 
 
 def describe(job: Job) -> dict[str, Any]:

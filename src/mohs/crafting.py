@@ -129,7 +129,7 @@ def universal(
     mine, others = _parts(every, test, held_out, seed)
     if test is not None:
         findings += [found for found in check_contract(subject, others.x, others.y) if found not in findings]
-    parsed = parsed.within(subject.bounds)
+    parsed = parsed.facing(subject)
     craft.check(parsed, subject)
     for part in (mine, others):
         parsed.check(part.x)

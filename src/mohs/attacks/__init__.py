@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.lbfgs import LBFGS
     from mohs.attacks.minimal.pdpgd import PDPGD
     from mohs.attacks.minimal.superdeepfool import SuperDeepFool
+    from mohs.attacks.perceptual.lpa import LPA, FastLPA
+    from mohs.attacks.perceptual.ppgd import PPGD
     from mohs.attacks.perceptual.recoloradv import ReColorAdv
     from mohs.attacks.sparse.one_pixel import OnePixel
     from mohs.attacks.sparse.pgd_l0 import PGDL0
@@ -94,6 +96,9 @@ TABLE: dict[str, str] = {
     "worst-of-k": "mohs.attacks.spatial.worst_of_k:WorstOfK",
     "stadv": "mohs.attacks.spatial.stadv:StAdv",
     "recoloradv": "mohs.attacks.perceptual.recoloradv:ReColorAdv",
+    "ppgd": "mohs.attacks.perceptual.ppgd:PPGD",
+    "lpa": "mohs.attacks.perceptual.lpa:LPA",
+    "fast-lpa": "mohs.attacks.perceptual.lpa:FastLPA",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
@@ -160,11 +165,13 @@ __all__ = [
     "GAMA",
     "JSMA",
     "LBFGS",
+    "LPA",
     "MIFGSM",
     "NIFGSM",
     "PDPGD",
     "PGD",
     "PGDL0",
+    "PPGD",
     "SIFGSM",
     "SLIDE",
     "TABLE",
@@ -176,6 +183,7 @@ __all__ = [
     "BrendelBethge",
     "CWLinf",
     "DeepFool",
+    "FastLPA",
     "GenAttack",
     "Jitter",
     "OnePixel",

@@ -18,6 +18,8 @@ from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.minimal.bisection import Bisection
 from mohs.attacks.minimal.deepfool import DeepFool
 from mohs.attacks.minimal.fab import FABT
+from mohs.attacks.perceptual.lpa import LPA, FastLPA
+from mohs.attacks.perceptual.ppgd import PPGD
 from mohs.attacks.perceptual.recoloradv import ReColorAdv
 from mohs.attacks.spatial.grid import SpatialGrid
 from mohs.attacks.spatial.stadv import StAdv
@@ -33,6 +35,7 @@ from mohs.threat import (
     Knowledge,
     Linf,
     NormThreat,
+    PerceptualThreat,
     RecolorThreat,
     SemanticThreat,
     SpatialThreat,
@@ -157,9 +160,19 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
         "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
         "wasserstein": [Step("pgd", (pgd,))],
+        "perceptual": [Step("ppgd", (PPGD(),)), Step("lpa", (LPA(),)), *(_patient() if crafted else [])],
         "composite": [Step("pgd", (pgd,))],
     }
     return [*made[threat.name], _curve(threat, 0)]
+
+
+def _patient() -> list[Step]:
+    """The perceptual attacks at length."""
+    return [
+        Step("fast-lpa", (FastLPA(),)),
+        Step("ppgd x40", (PPGD(steps=40, step_size=0.1, restarts=3),)),
+        Step("lpa x5", (LPA(steps=40, restarts=5),)),
+    ]
 
 
 def _square(threat: Threat, queries: int) -> Step:
@@ -202,6 +215,7 @@ EVERY: tuple[Threat, ...] = (
     FlowThreat(epsilon=0.05),
     RecolorThreat(epsilon=0.06),
     WassersteinThreat(epsilon=0.01),
+    PerceptualThreat(0.5),
 )
 
 

@@ -1,4 +1,5 @@
-"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`;
+"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`,
+`perceptual:0.5` (`+layers:conv1,conv2` of the network it sees with);
 what a transformation may do stands side by side, `rotation:30deg+translation:3px`,
 `hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; sets of several kinds make one, `recolor:0.06+flow:0.05+linf:8/255`;
 and constraints are added by `+`:
@@ -21,6 +22,7 @@ from mohs.errors import ThreatError, UnknownName
 from mohs.threat.colour import RecolorThreat, SemanticThreat
 from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
+from mohs.threat.perceptual import PerceptualThreat
 from mohs.threat.spatial import FlowThreat, SpatialThreat
 from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, NormThreat, Threat
 from mohs.threat.transform import TransformThreat
@@ -49,6 +51,7 @@ SETS: dict[str, Callable[[str], Threat]] = {
     "flow": lambda text: FlowThreat(epsilon=number(text)),
     "recolor": lambda text: RecolorThreat(epsilon=number(text)),
     "wasserstein": lambda text: WassersteinThreat(epsilon=number(text)),
+    "perceptual": lambda text: PerceptualThreat(number(text)),
 }
 PARTS: dict[str, tuple[type[TransformThreat], str]] = {  # of a set of several budgets; and the unit a budget may have
     "rotation": (SpatialThreat, "deg"),
@@ -123,6 +126,8 @@ def _constrain(threat: Threat, part: str) -> Threat:
                 raise ThreatError(f"{value} holds {', '.join(arrays)}; bounds need an .npz with the arrays low and high")
             low, high = arrays["low"].float(), arrays["high"].float()
             return _with(threat, replace(threat.constraints, low=low, high=high))
+        case "layers" if isinstance(threat, PerceptualThreat):
+            return replace(threat, layers=tuple(layer.strip() for layer in value.split(",")))
         case "knowledge":
             return replace(threat, knowledge=parse_knowledge(value))
     raise UnknownName("constraint", name, (*LIMITS, *SETS, *PARTS))

@@ -77,7 +77,7 @@ class Craft(Settings, ABC):
         if not 0 < rate <= 1:
             raise RequestError(f"the fooling rate should lie in (0, 1], and is {rate:g}; 0.8 is four examples in five")
         model = prepared.judge.model
-        threat = threat.within(model.bounds)
+        threat = threat.facing(model)
         self.check(threat, model)
         assert isinstance(threat, NormThreat)
         threat.check(x[:1])
