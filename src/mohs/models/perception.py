@@ -185,7 +185,11 @@ def load_lpips(path: str, bounds: tuple[float, float], device: torch.device) -> 
     missing = [name for name in names.values() if name not in state]
     if missing:
         said = f"{', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}"
-        half = "; the weights of LPIPS alone, without AlexNet's, do not do" if names["weights.0"] in state else ""
+        half = (
+            "; the weights of LPIPS alone, without AlexNet's, do not do"
+            if missing[0].startswith("net.") and names["weights.0"] in state
+            else ""
+        )
         raise ModelError(f"{path} lacks {said}{half}; wanted is {WANTED}")
     network = AlexNet(bounds)
     try:
