@@ -190,7 +190,7 @@ def test_other_files_say_what_is_missing(tmp_path: Path, state: object, words: s
 
 
 def test_a_missing_file_or_endless_bounds_are_told() -> None:
-    with pytest.raises(ModelError, match="there is no file nowhere.pt"):
+    with pytest.raises(ModelError, match=r"there is no file nowhere\.pt"):
         load_lpips("nowhere.pt", (0.0, 1.0), CPU)
     with pytest.raises(ModelError, match="black and white"):
         load_lpips("nowhere.pt", (0.0, torch.inf), CPU)
@@ -238,7 +238,7 @@ def test_the_step_is_the_steepest_within_the_distance() -> None:
     moved = (threat.step(x0.clone(), g.clone(), x0, 0.5) - x0).double()
     wanted = torch.linalg.solve(a.T @ a, g.double().T).T
     wanted = 0.05 * wanted / (wanted @ a.T).norm(dim=1, keepdim=True)
-    assert torch.allclose(moved, wanted, atol=2e-4 * float(wanted.abs().max()) + 2e-5)
+    assert torch.allclose(moved, wanted, atol=1e-3 * float(wanted.abs().max()))
     assert torch.equal(threat.step(x0.clone(), torch.zeros_like(g), x0, 0.5), x0)
 
 
@@ -266,7 +266,7 @@ def test_random_points_are_small_noise() -> None:
 # the attacks
 
 
-@pytest.mark.parametrize("attack", [PPGD(), LPA(), FastLPA()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("attack", [PPGD(steps=20, step_size=0.2), LPA(), FastLPA()], ids=lambda a: type(a).__name__)
 def test_the_bound_of_a_linear_model_is_met(attack: PPGD) -> None:
     """max <w, v> over ||A v|| <= epsilon is epsilon ||A^-T w||, A diagonal: below it no attack breaks anything."""
     model = linear()
@@ -279,19 +279,19 @@ def test_the_bound_of_a_linear_model_is_met(attack: PPGD) -> None:
         return attack(w.prepared, w.x, w.y, threat=threat).broken
 
     assert not bool(broken(0.999).any())
-    assert bool(broken(1.05 if isinstance(attack, PPGD) else 1.3).all())
+    assert bool(broken(1.1 if isinstance(attack, FastLPA) else 1.02).all())
 
 
 def test_lpa_raises_its_penalty_only_where_the_point_is_outside() -> None:
-    """Of the gradients asked for, those of rows outside have the distance in them ten times as much from search to search."""
+    """With the first one alone it ends outside, and little is left of it once projected."""
     w = world()
     threat = PerceptualThreat(0.05).facing(w.prepared.judge.model)
     oracle = Oracle.begin(w.prepared, threat, Untargeted(), w.x, w.y, ids=w.ids)
     oracle.roams = True
     end = LPA(steps=5, searches=2).run(oracle, oracle.x0, threat)
     assert bool(threat.contains(end, oracle.x0).all())
-    once = LPA(steps=5, searches=1)(w.prepared, w.x, w.y, threat="perceptual:0.3")
-    more = LPA(steps=5, searches=5)(w.prepared, w.x, w.y, threat="perceptual:0.3")
+    once = LPA(steps=5, searches=1)(w.prepared, w.x, w.y, threat="perceptual:0.05")
+    more = LPA(steps=5, searches=5)(w.prepared, w.x, w.y, threat="perceptual:0.05")
     assert int(more.broken.sum()) > int(once.broken.sum())
 
 
