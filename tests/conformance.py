@@ -38,6 +38,7 @@ BUDGETS = {
     "recolor": "recolor:0.1",
     "wasserstein": "wasserstein:0.05",
     "perceptual": "perceptual:0.4",
+    "patch": "patch:2x2+turn:20deg+scale:0.75-1.25",
     "composite": "hue:0.05+flow:0.05+linf:0.01",
 }
 FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein", "perceptual")}
@@ -52,6 +53,7 @@ WIDE = {  # every goal is within reach
     "recolor": "recolor:0.5",
     "wasserstein": "wasserstein:0.5",
     "perceptual": "perceptual:1.5",
+    "patch": "patch:8x8",
     "composite": "rotation:180deg+translation:6px+linf:0.1",
 }
 REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDGETS, at epsilon 1
@@ -87,7 +89,7 @@ def free(*norms: str) -> tuple[str, ...]:
 
 EXACT = 1 + 1e-4
 ALL = ("linf", "l2", "l1", "l0")
-OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "composite")
+OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "composite")
 
 ROWS: dict[str, Row] = {
     "fgsm": Row({}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
@@ -140,13 +142,14 @@ ROWS: dict[str, Row] = {
     ),
     "bisection": Row(
         {"steps": 12},
-        (*free(*ALL, "flow", "recolor", "wasserstein", "perceptual"), *budgets("spatial", "semantic", "composite")),
+        (*free(*ALL, "flow", "recolor", "wasserstein", "perceptual"), *budgets("spatial", "semantic", "patch", "composite")),
         {"linf": 1.001, "l2": 1.001, "l1": 1.001, "l0": 2.0},
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
     "spatial-grid": Row({"angles": 7, "shifts": 3}, budgets("spatial"), {}),
     "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}, random=True),
     "stadv": Row({"steps": 30}, (*free("flow"), "flow:0.2"), {}),
+    "adversarial-patch": Row({"steps": 25, "places": 5}, budgets("patch"), {}, random=True),
     "ppgd": Row({}, budgets("perceptual"), {}, random=True),
     "lpa": Row({"steps": 8, "searches": 3}, budgets("perceptual"), {}, random=True),
     "fast-lpa": Row({}, budgets("perceptual"), {}, random=True),
@@ -382,6 +385,10 @@ def spent(run: Run, x0: Tensor) -> Tensor:
         hue = out.point[:, :4].double() / torch.tensor([0.05, *[torch.inf] * 3]).double()
         flow, change = out.point[:, 4:132].double() / (4 * 0.05), (out.point[:, 132:].double() - x0.flatten(1).double()) / 0.01
         return torch.cat([hue, flow, change], 1).abs().amax(1)
+    if run.threat.name == "patch":
+        turned = (out.point[:, 3].abs() <= 20) & (out.point[:, 4] >= 0.75) & (out.point[:, 4] <= 1.25)
+        changed = (out.adversarial != x0).any(1).sum((1, 2))
+        return torch.where(turned & (changed <= (1.25 * 2 + 1) ** 2), out.point[:, 0].double(), torch.inf)
     if run.threat.name == "perceptual":
         return (seen(out.adversarial) - seen(x0)).norm(dim=1)
     if run.threat.name == "wasserstein":

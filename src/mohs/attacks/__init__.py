@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from mohs.attacks.sparse.sigma_zero import SigmaZero
     from mohs.attacks.sparse.sparse_rs import SparseRS
     from mohs.attacks.spatial.grid import SpatialGrid
+    from mohs.attacks.spatial.patch import AdversarialPatch
     from mohs.attacks.spatial.stadv import StAdv
     from mohs.attacks.spatial.worst_of_k import WorstOfK
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
@@ -99,6 +100,7 @@ TABLE: dict[str, str] = {
     "ppgd": "mohs.attacks.perceptual.ppgd:PPGD",
     "lpa": "mohs.attacks.perceptual.lpa:LPA",
     "fast-lpa": "mohs.attacks.perceptual.lpa:FastLPA",
+    "adversarial-patch": "mohs.attacks.spatial.patch:AdversarialPatch",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
@@ -179,6 +181,7 @@ __all__ = [
     "VMIFGSM",
     "VNIFGSM",
     "APGDTargeted",
+    "AdversarialPatch",
     "Bisection",
     "BrendelBethge",
     "CWLinf",

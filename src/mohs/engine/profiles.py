@@ -22,6 +22,7 @@ from mohs.attacks.perceptual.lpa import LPA, FastLPA
 from mohs.attacks.perceptual.ppgd import PPGD
 from mohs.attacks.perceptual.recoloradv import ReColorAdv
 from mohs.attacks.spatial.grid import SpatialGrid
+from mohs.attacks.spatial.patch import AdversarialPatch
 from mohs.attacks.spatial.stadv import StAdv
 from mohs.attacks.spatial.worst_of_k import WorstOfK
 from mohs.errors import RequestError, UnknownName
@@ -35,6 +36,7 @@ from mohs.threat import (
     Knowledge,
     Linf,
     NormThreat,
+    PatchThreat,
     PerceptualThreat,
     RecolorThreat,
     SemanticThreat,
@@ -160,6 +162,7 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
         "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
         "wasserstein": [Step("pgd", (pgd,))],
+        "patch": [Step("patch", (AdversarialPatch(restarts=5 if crafted else 1),)), Step("pgd", (pgd,))],
         "perceptual": [Step("ppgd", (PPGD(),)), Step("lpa", (LPA(),)), *(_patient() if crafted else [])],
         "composite": [Step("pgd", (pgd,))],
     }
@@ -216,6 +219,7 @@ EVERY: tuple[Threat, ...] = (
     RecolorThreat(epsilon=0.06),
     WassersteinThreat(epsilon=0.01),
     PerceptualThreat(0.5),
+    PatchThreat(size=(5, 5)),
 )
 
 

@@ -79,8 +79,12 @@ class Threat(ABC):
     def check(self, x0: Tensor) -> None:
         """Raise ThreatError where the threat does not fit the examples."""
 
-    def shared(self, change: Tensor, x0: Tensor) -> Tensor:
-        """One change [1, *point], the same for all rows, as their points."""
+    def change_shape(self, x0: Tensor) -> tuple[int, ...]:
+        """The shape of a change that examples x0 can share."""
+        return self.origin(x0[:1]).shape[1:]
+
+    def shared(self, change: Tensor, x0: Tensor, stream: Stream) -> Tensor:
+        """One change [1, *change_shape], the same for all rows, as their points; the stream draws what differs, if anything."""
         return self.project(change.expand(len(x0), *change.shape[1:]).clone(), x0)
 
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
@@ -185,7 +189,7 @@ class NormThreat(Threat):
         low, high = self.constraints.box(x0, self.bounds)
         return self.norm.project(p, x0, self.epsilon if epsilon is None else epsilon, low, high)
 
-    def shared(self, change: Tensor, x0: Tensor) -> Tensor:
+    def shared(self, change: Tensor, x0: Tensor, stream: Stream) -> Tensor:
         """x0 + change, projected."""
         return self.project(x0 + change, x0)
 
