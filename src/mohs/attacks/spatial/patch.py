@@ -18,11 +18,12 @@ from mohs.threat.patch import WHERE
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialPatch(Attack):
-    """Adam on the pixels of a patch of one image's own, at the place where one of `places` random patches has the largest loss,
-    or where the threat puts it: max over p of the loss of A(p, x, place, angle, factor).
+    """max over p of the loss of A(p, x, place, angle, factor), p a patch of one image's own, by Adam on its pixels, at the
+    place of the threat, or at that of `places` random ones where the loss is largest after one whole step from grey: every
+    pixel as far as it goes along the sign of its slope.
 
-    rate: Adam's, in units of the range; the authors name none. A restart draws other places. The paper's expectation over
-    images and placements, for one patch that serves all, is `mohs universal --threat patch:...`.
+    rate: Adam's, in units of the range; the authors name no optimiser, and put their own at random places. A restart draws
+    others. The paper's expectation over images and placements, for one patch of all, is `mohs universal --threat patch:...`.
     Brown, Mane, Roy, Abadi, Gilmer, NIPS workshop 2017, arXiv:1712.09665.
     """
 
@@ -35,12 +36,17 @@ class AdversarialPatch(Attack):
     sets = ("patch",)
 
     def passes(self, classes: int) -> tuple[int, int]:
-        return (self.places + self.steps) * self.restarts, self.steps * self.restarts
+        return (2 * self.places + self.steps) * self.restarts, (self.places + self.steps) * self.restarts
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, PatchThreat)  # as `sets` says
-        p = worst(oracle, self.places, lambda i: threat.random_point(oracle.x0, oracle.stream.at("place", i)), self.loss)
-        x0 = oracle.x0
+
+        def stepped(i: int) -> Tensor:
+            grey = threat.pixels(threat.origin(oracle.x0), oracle.x0)
+            p = threat.project(threat.point(threat.anywhere(oracle.stream.at("place", i)).to(grey), grey), oracle.x0)
+            return threat.step(p, oracle.gradient(p, self.loss).gradient, oracle.x0, 1.0)
+
+        p, x0 = worst(oracle, self.places, stepped, self.loss), oracle.x0
         first, second = torch.zeros_like(p), torch.zeros_like(p)
         rate = self.rate * (threat.bounds[1] - threat.bounds[0])
         for k in oracle.steps(self.steps):
