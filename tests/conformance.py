@@ -18,8 +18,9 @@ from mohs.attacks import find
 from mohs.attacks.base import Attack
 from mohs.ledger import Outcome
 from mohs.models import Guide, Judge, Prepared, TorchModel, prepare
+from mohs.models.autoencoder import Autoencoder, fit_autoencoder
 from mohs.oracle import Oracle
-from mohs.threat import Goal, Threat, Untargeted, parse_goal, parse_threat
+from mohs.threat import Goal, ManifoldThreat, Threat, Untargeted, parse_goal, parse_threat
 
 CLASSES = 6
 
@@ -38,10 +39,11 @@ BUDGETS = {
     "recolor": "recolor:0.1",
     "wasserstein": "wasserstein:0.05",
     "perceptual": "perceptual:0.4",
+    "manifold": "manifold:1.5",
     "patch": "patch:2x2+turn:20deg+scale:0.75-1.25",
     "composite": "hue:0.05+flow:0.05+linf:0.01",
 }
-FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein", "perceptual")}
+FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein", "perceptual", "manifold")}
 WIDE = {  # every goal is within reach
     "linf": "linf:0.15",
     "l2": "l2:1.5",
@@ -54,12 +56,14 @@ WIDE = {  # every goal is within reach
     "wasserstein": "wasserstein:0.5",
     "perceptual": "perceptual:1.5",
     "patch": "patch:8x8",
+    "manifold": "manifold:6",
     "composite": "rotation:180deg+translation:6px+linf:0.1",
 }
 REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDGETS, at epsilon 1
     "spatial": torch.tensor([30.0, 2.0, 2.0]),
     "semantic": torch.tensor([0.1, 0.5, 0.2, 0.5]),
     "flow": torch.tensor([4.0]).expand(2, 8, 8),
+    "manifold": torch.ones(10),
     "recolor": torch.tensor([1.0]).expand(3, 16, 32, 32),
 }
 
@@ -89,7 +93,7 @@ def free(*norms: str) -> tuple[str, ...]:
 
 EXACT = 1 + 1e-4
 ALL = ("linf", "l2", "l1", "l0")
-OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "composite")
+OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold", "composite")
 
 ROWS: dict[str, Row] = {
     "fgsm": Row({}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
@@ -142,7 +146,10 @@ ROWS: dict[str, Row] = {
     ),
     "bisection": Row(
         {"steps": 12},
-        (*free(*ALL, "flow", "recolor", "wasserstein", "perceptual"), *budgets("spatial", "semantic", "patch", "composite")),
+        (
+            *free(*ALL, "flow", "recolor", "wasserstein", "perceptual", "manifold"),
+            *budgets("spatial", "semantic", "patch", "composite"),
+        ),
         {"linf": 1.001, "l2": 1.001, "l1": 1.001, "l0": 2.0},
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
@@ -150,6 +157,7 @@ ROWS: dict[str, Row] = {
     "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}, random=True),
     "stadv": Row({"steps": 30}, (*free("flow"), "flow:0.2"), {}),
     "adversarial-patch": Row({"steps": 25, "places": 5}, budgets("patch"), {}, random=True),
+    "on-manifold": Row({"restarts": 1, "rate": 0.1}, budgets("manifold"), {}, random=True),
     "ppgd": Row({}, budgets("perceptual"), {}, random=True),
     "lpa": Row({"steps": 8, "searches": 3}, budgets("perceptual"), {}, random=True),
     "fast-lpa": Row({}, budgets("perceptual"), {}, random=True),
@@ -198,6 +206,11 @@ def _images(n: int) -> Tensor:
     """Smooth images on the grid of 8 bits."""
     coarse = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     return (nn.functional.interpolate(coarse, size=8, mode="bilinear") * 255).round() / 255
+
+
+@functools.cache
+def manifold() -> Autoencoder:
+    return fit_autoencoder(_images(64), (0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -330,6 +343,8 @@ def go(
     made = attack(name) if made is None else made
     goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
     threat = (parse_threat(threat) if isinstance(threat, str) else threat).facing(w.prepared.judge.model)
+    if isinstance(threat, ManifoldThreat):
+        threat = threat.given(manifold())
     model = w.prepared.judge.model
     threat.check(w.x[:1])
     goal.check(model.classes)

@@ -30,13 +30,14 @@ from mohs.engine.profiles import Profile, find_profile
 from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
+from mohs.models.autoencoder import fit_autoencoder, load_autoencoder
 from mohs.models.contract import Finding, check_contract
 from mohs.models.cpu import threads
 from mohs.models.ensemble import surrogate
-from mohs.models.perception import load_lpips
+from mohs.models.perception import Perception, load_lpips
 from mohs.store import Run
 from mohs.store.verdict import Verdict, verdict_of
-from mohs.threat import Goal, Knowledge, PerceptualThreat, Threat, parse_goal, parse_threat
+from mohs.threat import Goal, Knowledge, ManifoldThreat, PerceptualThreat, Threat, parse_goal, parse_threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +67,7 @@ class Request(BaseModel):
     trust_pickle: bool = False
     surrogates: list[str] = []
     perceptual_model: str | None = None
+    autoencoder: str | None = None
     require: list[str] = []
     confident: list[str] = []
 
@@ -238,17 +240,27 @@ def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
 
 
 def facing(threat: Threat, model: Model, x: Tensor, request: Request) -> Threat:
-    """A threat as one against the model, seen by the request's perceptual model where it names one."""
-    source = request.perceptual_model
-    if source is None:
-        return threat.facing(model)
-    if not isinstance(threat, PerceptualThreat):
-        raise RequestError(f"a perceptual model is for the perceptual threat, and the threat is {threat}: leave it out")
+    """A threat as one against the model: seen by the request's perceptual model, along the manifold of its autoencoder or of
+    one fitted to x."""
+    for given, kind, what in (
+        (request.perceptual_model, PerceptualThreat, "a perceptual model"),
+        (request.autoencoder, ManifoldThreat, "an autoencoder"),
+    ):
+        if given is not None and not isinstance(threat, kind):
+            raise RequestError(f"{what} is for the threat {kind.name}, and the threat is {threat}: leave it out")
+    if isinstance(threat, PerceptualThreat) and request.perceptual_model is not None:
+        threat = replace(threat, network=_eyes(request.perceptual_model, model, threat.layers, x, request))
+    if isinstance(threat, ManifoldThreat) and threat.autoencoder is None:
+        source = request.autoencoder
+        made = fit_autoencoder(x, model.bounds, model.device) if source is None else load_autoencoder(source, model.device)
+        threat = threat.given(made)
+    return threat.facing(model)
+
+
+def _eyes(source: str, model: Model, layers: tuple[str, ...], x: Tensor, request: Request) -> Perception:
     if source.startswith("lpips:"):
-        network = load_lpips(source.removeprefix("lpips:"), model.bounds, model.device)
-    else:
-        network = load(source, x, request).perception(threat.layers)
-    return replace(threat, network=network).facing(model)
+        return load_lpips(source.removeprefix("lpips:"), model.bounds, model.device)
+    return load(source, x, request).perception(layers)
 
 
 def describe(job: Job) -> dict[str, Any]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.pdpgd import PDPGD
     from mohs.attacks.minimal.superdeepfool import SuperDeepFool
     from mohs.attacks.perceptual.lpa import LPA, FastLPA
+    from mohs.attacks.perceptual.on_manifold import OnManifold
     from mohs.attacks.perceptual.ppgd import PPGD
     from mohs.attacks.perceptual.recoloradv import ReColorAdv
     from mohs.attacks.sparse.one_pixel import OnePixel
@@ -100,6 +101,7 @@ TABLE: dict[str, str] = {
     "ppgd": "mohs.attacks.perceptual.ppgd:PPGD",
     "lpa": "mohs.attacks.perceptual.lpa:LPA",
     "fast-lpa": "mohs.attacks.perceptual.lpa:FastLPA",
+    "on-manifold": "mohs.attacks.perceptual.on_manifold:OnManifold",
     "adversarial-patch": "mohs.attacks.spatial.patch:AdversarialPatch",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
@@ -189,6 +191,7 @@ __all__ = [
     "FastLPA",
     "GenAttack",
     "Jitter",
+    "OnManifold",
     "OnePixel",
     "OptimizerPGD",
     "ReColorAdv",

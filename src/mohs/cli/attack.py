@@ -42,6 +42,7 @@ def command(
     rows: options.Rows = 128,
     trust_pickle: options.TrustPickle = False,
     perceptual_model: options.PerceptualModel = None,
+    autoencoder: options.Autoencoder = None,
     every_step: Annotated[bool, typer.Option("--every-step", help="Go on after the first success of an example.")] = False,
     out: Annotated[
         Path | None,
@@ -65,7 +66,7 @@ def command(
         raise RequestError(f"--out should end in .safetensors, not {out.name!r}")
     examples = load_data(data, limit=limit, seed=seed)
     said = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "trust_pickle": trust_pickle}
-    said |= {"perceptual_model": perceptual_model}
+    said |= {"perceptual_model": perceptual_model, "autoencoder": autoencoder}
     request = make_request(model, data, [text], said)
     subject = load(model, examples.x, request)
     parsed = facing(parsed, subject, examples.x, request)

@@ -48,6 +48,13 @@ PerceptualModel = Annotated[
         show_default=False,
     ),
 ]
+Autoencoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose latents the threat `manifold` moves, `package.module:factory`; without it, one is fitted to the data.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 

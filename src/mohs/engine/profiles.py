@@ -19,6 +19,7 @@ from mohs.attacks.minimal.bisection import Bisection
 from mohs.attacks.minimal.deepfool import DeepFool
 from mohs.attacks.minimal.fab import FABT
 from mohs.attacks.perceptual.lpa import LPA, FastLPA
+from mohs.attacks.perceptual.on_manifold import OnManifold
 from mohs.attacks.perceptual.ppgd import PPGD
 from mohs.attacks.perceptual.recoloradv import ReColorAdv
 from mohs.attacks.spatial.grid import SpatialGrid
@@ -35,6 +36,7 @@ from mohs.threat import (
     FlowThreat,
     Knowledge,
     Linf,
+    ManifoldThreat,
     NormThreat,
     PatchThreat,
     PerceptualThreat,
@@ -163,6 +165,7 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
         "wasserstein": [Step("pgd", (pgd,))],
         "patch": [Step("patch", (AdversarialPatch(restarts=5 if crafted else 1),)), Step("pgd", (pgd,))],
+        "manifold": [Step("pgd", (pgd,)), *([Step("on-manifold", (OnManifold(),))] if crafted else [])],
         "perceptual": [Step("ppgd", (PPGD(),)), Step("lpa", (LPA(),)), *(_patient() if crafted else [])],
         "composite": [Step("pgd", (pgd,))],
     }
@@ -220,6 +223,7 @@ EVERY: tuple[Threat, ...] = (
     WassersteinThreat(epsilon=0.01),
     PerceptualThreat(0.5),
     PatchThreat(size=(5, 5)),
+    ManifoldThreat(epsilon=0.3),
 )
 
 

@@ -6,6 +6,7 @@ from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
 from mohs.threat.goal import Confidence, Goal, SourceTarget, Targeted, TopK, Untargeted, parse_goal
 from mohs.threat.grammar import parse_knowledge, parse_threat
+from mohs.threat.manifold import ManifoldThreat
 from mohs.threat.patch import PatchThreat
 from mohs.threat.perceptual import PerceptualThreat
 from mohs.threat.spatial import FlowThreat, SpatialThreat
@@ -25,6 +26,7 @@ __all__ = [
     "Goal",
     "Knowledge",
     "Linf",
+    "ManifoldThreat",
     "NormThreat",
     "PatchThreat",
     "PerceptualThreat",

@@ -1,6 +1,6 @@
 """The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`,
 `perceptual:0.5` (`+layers:conv1,conv2` of the network it sees with), `patch:5x5` or `patch:10%` (`+turn:22.5deg`,
-`+scale:0.5-1`, `+place:0,3`, `+opacity:0.5`);
+`+scale:0.5-1`, `+place:0,3`, `+opacity:0.5`), `manifold:0.3`;
 what a transformation may do stands side by side, `rotation:30deg+translation:3px`,
 `hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; sets of several kinds make one, `recolor:0.06+flow:0.05+linf:8/255`;
 and constraints are added by `+`:
@@ -23,6 +23,7 @@ from mohs.errors import ThreatError, UnknownName
 from mohs.threat.colour import RecolorThreat, SemanticThreat
 from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
+from mohs.threat.manifold import ManifoldThreat
 from mohs.threat.patch import EXAMPLE as PATCHES
 from mohs.threat.patch import PatchThreat
 from mohs.threat.perceptual import PerceptualThreat
@@ -81,6 +82,7 @@ SETS: dict[str, Callable[[str], Threat]] = {
     "recolor": lambda text: RecolorThreat(epsilon=number(text)),
     "wasserstein": lambda text: WassersteinThreat(epsilon=number(text)),
     "patch": _patch,
+    "manifold": lambda text: ManifoldThreat(epsilon=number(text)),
     "perceptual": lambda text: PerceptualThreat(number(text)),
 }
 PARTS: dict[str, tuple[type[TransformThreat], str]] = {  # of a set of several budgets; and the unit a budget may have
@@ -133,9 +135,13 @@ def _set(text: str, parts: list[str]) -> Threat:
     if len(sets) == 1:
         return sets[0]
     kinds = ["a norm" if isinstance(each, NormThreat) else each.name for each in sets]
-    if len(set(kinds)) < len(kinds) or not all(isinstance(each, NormThreat | TransformThreat) for each in sets):
+    if len(set(kinds)) < len(kinds) or not all(map(_joins, sets)):
         raise ThreatError(f"the threat {text!r} names sets that do not go together: {JOINED}")
     return CompositeThreat(parts=tuple(sets))
+
+
+def _joins(threat: Threat) -> bool:
+    return isinstance(threat, NormThreat | TransformThreat) and not isinstance(threat, ManifoldThreat)
 
 
 def _constrain(threat: Threat, part: str) -> Threat:
