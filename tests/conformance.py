@@ -210,7 +210,7 @@ def _images(n: int) -> Tensor:
 
 @functools.cache
 def manifold() -> Autoencoder:
-    return fit_autoencoder(_images(64), (0.0, 1.0))
+    return fit_autoencoder(_images(64), (0.0, 1.0), steps=300)
 
 
 @dataclass(frozen=True)

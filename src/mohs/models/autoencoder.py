@@ -17,8 +17,8 @@ from mohs.models.torch_model import in_double
 from mohs.rng import Stream
 
 ROWS, QUANTUM = 128, 16  # of a call: few shapes
-LATENT, HIDDEN = 10, 256  # of the fitted one; the paper's latents have 10 dimensions
-STEPS, BATCH, RATE = 1500, 64, 2e-3
+LATENT, HIDDEN = 10, 128  # of the fitted one; the paper's latents have 10 dimensions
+STEPS, BATCH, RATE = 1000, 64, 3e-3
 WANTED = (
     "an autoencoder is a torch module with encode(x) -> [n, ...] and decode(z) -> x, from a factory `package.module:name`; "
     "a .pt2 file holds one function alone, and so cannot be one"
@@ -59,9 +59,7 @@ class Autoencoder:
             back = [self.decode(self.encode(x[:2])) for _ in range(2)]
         except (RuntimeError, ValueError, TypeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"the autoencoder {self.name} does not take inputs of shape {shape}, in float64: {reason}"
-            ) from error
+            raise ModelError(f"the autoencoder {self.name} does not take inputs {shape} in float64: {reason}") from error
         if back[0].shape != x[:2].shape:
             raise ModelError(f"the autoencoder {self.name} makes {list(back[0].shape[1:])} of inputs of shape {shape}")
         if not torch.equal(*back):
@@ -116,15 +114,17 @@ class Small(nn.Module):
         return x.view(-1, *self.shape)
 
 
-def fit_autoencoder(x: Tensor, bounds: tuple[float, float], device: torch.device | None = None) -> Autoencoder:
+def fit_autoencoder(
+    x: Tensor, bounds: tuple[float, float], device: torch.device | None = None, steps: int = STEPS
+) -> Autoencoder:
     """A small autoencoder of x [n, *input], by Adam on the squared error, in seconds; the same for the same data."""
     with torch.random.fork_rng(), threads(1), torch.enable_grad():
         torch.manual_seed(0)
         module = Small(tuple(x.shape[1:]), bounds)
         data = x.float().cpu()
         optimiser = torch.optim.Adam(module.parameters(), lr=RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
-        order = Stream.of(0, torch.arange(STEPS))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
+        order = Stream.of(0, torch.arange(steps))
         for rows in order.at("batch").integers(len(data), BATCH):
             optimiser.zero_grad()
             functional.mse_loss(module.decode(module.encode(data[rows])), data[rows]).backward()
