@@ -344,7 +344,7 @@ def test_another_network_to_see_with(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module_of, "first", lambda: network(seed=4))
     with pytest.raises(RunError, match="arrays or networks"):
         resume(run.folder, model=module, data=data)
-    with pytest.raises(RequestError, match="is for the perceptual threat"):
+    with pytest.raises(RequestError, match="is for the threat perceptual"):
         mohs.audit(module, data, threats=["linf:0.1"], perceptual_model="seers:first")
 
 
