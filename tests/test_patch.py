@@ -21,6 +21,7 @@ from mohs.attacks.universal.replay import Replay
 from mohs.crafting import judge, universal
 from mohs.errors import Refused, RequestError, ThreatError
 from mohs.models import TorchModel, prepare
+from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.threat import Constraints, PatchThreat, Targeted, Untargeted, parse_threat
 from tests.small import Linear, labelled, network
@@ -214,6 +215,24 @@ def test_it_fools_held_out_images_wherever_it_lies_and_noise_does_not() -> None:
     assert rates[0] > rates[1] + 0.2
     again = universal(module, (x, y), threat="patch:6x6+turn:22.5deg", seed=3)
     assert torch.equal(again.point, found.point)
+
+
+def test_every_epoch_puts_the_patch_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = network()
+    x, _ = labelled(module, 8)
+    seen: list[Tensor] = []
+    plain = Oracle.gradient
+
+    def watched(self: Oracle, p: Tensor, loss: object, rows: Tensor) -> object:
+        seen.append(p[rows.argsort(), 1:5])
+        return plain(self, p, loss, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Oracle, "gradient", watched)
+    craft = UniversalPatch(epochs=3, batch=8)
+    craft(prepare(TorchModel(module, classes=10), x), x, threat=parse_threat("patch:3x3+turn:30deg+scale:0.5-1"), rate=1.0)
+    one, two, three = seen
+    assert not bool(((one == two) | (two == three)).any())
+    assert bool((one.std(0) > 0).all())
 
 
 def test_replay_draws_a_place_for_every_row() -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import mohs
 from mohs.attacks import LPA, PPGD, FastLPA
+from mohs.attacks.perceptual import lpa
 from mohs.auditing import carry_out, describe, make_job, resume
 from mohs.errors import ModelError, RequestError, RunError, ThreatError, UnknownName
 from mohs.models import TorchModel
@@ -282,17 +283,28 @@ def test_the_bound_of_a_linear_model_is_met(attack: PPGD) -> None:
     assert bool(broken(1.1 if isinstance(attack, FastLPA) else 1.02).all())
 
 
-def test_lpa_raises_its_penalty_only_where_the_point_is_outside() -> None:
-    """With the first one alone it ends outside, and little is left of it once projected."""
-    w = world()
+def test_lpa_raises_its_penalty_only_where_the_point_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From search to search, ten times; FastLPA's grows from step to step, from a tenth of the last, and steps shrink."""
+    w, asked = world(), []
     threat = PerceptualThreat(0.05).facing(w.prepared.judge.model)
     oracle = Oracle.begin(w.prepared, threat, Untargeted(), w.x, w.y, ids=w.ids)
-    oracle.roams = True
-    end = LPA(steps=5, searches=2).run(oracle, oracle.x0, threat)
+    outside = torch.arange(len(w.x)) < 4
+
+    def stay(
+        oracle: Oracle, threat: PerceptualThreat, x: Tensor, x0: Tensor, weight: Tensor, size: float, *rest: float
+    ) -> object:
+        asked.append((weight.clone(), size / threat.epsilon))
+        return x, torch.where(outside, 0.05, 0.0)
+
+    monkeypatch.setattr(lpa, "descend", stay)
+    end = LPA(steps=2, searches=3).run(oracle, oracle.x0, threat)
     assert bool(threat.contains(end, oracle.x0).all())
-    once = LPA(steps=5, searches=1)(w.prepared, w.x, w.y, threat="perceptual:0.05")
-    more = LPA(steps=5, searches=5)(w.prepared, w.x, w.y, threat="perceptual:0.05")
-    assert int(more.broken.sum()) > int(once.broken.sum())
+    for (weight, size), wanted in zip(asked, (0.01, 0.01, 0.1, 0.1, 1.0, 1.0), strict=True):
+        assert torch.allclose(weight, torch.where(outside, wanted, 0.01))
+        assert size in (1.0, 0.1**0.5)
+    asked.clear()
+    FastLPA(steps=2).run(oracle, oracle.x0, threat)
+    assert [float(weight[0]) for weight, _ in asked] == pytest.approx([1.0, 10**0.5])
 
 
 # end to end
