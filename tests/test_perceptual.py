@@ -356,6 +356,9 @@ def test_another_network_to_see_with(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module_of, "first", lambda: network(seed=4))
     with pytest.raises(RunError, match="arrays or networks"):
         resume(run.folder, model=module, data=data)
+    both = make_job(module, data, **{**options, "threats": ["linf:0.1", "perceptual:0.2"]})
+    assert both.plan.threats[0].constraints is None
+    assert both.plan.threats[1].constraints != own.plan.threats[0].constraints
     with pytest.raises(RequestError, match="is for the threat perceptual"):
         mohs.audit(module, data, threats=["linf:0.1"], perceptual_model="seers:first")
 

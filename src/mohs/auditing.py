@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -206,6 +206,7 @@ def make_job(
     profile = _profile(request)
     subject = load(model, examples.x, request)
     findings = check_contract(subject, examples.x, examples.y)
+    check_aids(request, parsed.values())
     bound = {text: facing(threat, subject, examples.x, request) for text, threat in parsed.items()}
     for threat in bound.values():
         threat.check(examples.x)
@@ -242,12 +243,6 @@ def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
 def facing(threat: Threat, model: Model, x: Tensor, request: Request) -> Threat:
     """A threat as one against the model: seen by the request's perceptual model, along the manifold of its autoencoder or of
     one fitted to x."""
-    for given, kind, what in (
-        (request.perceptual_model, PerceptualThreat, "a perceptual model"),
-        (request.autoencoder, ManifoldThreat, "an autoencoder"),
-    ):
-        if given is not None and not isinstance(threat, kind):
-            raise RequestError(f"{what} is for the threat {kind.name}, and the threat is {threat}: leave it out")
     if isinstance(threat, PerceptualThreat) and request.perceptual_model is not None:
         threat = replace(threat, network=_eyes(request.perceptual_model, model, threat.layers, x, request))
     if isinstance(threat, ManifoldThreat) and threat.autoencoder is None:
@@ -255,6 +250,17 @@ def facing(threat: Threat, model: Model, x: Tensor, request: Request) -> Threat:
         made = fit_autoencoder(x, model.bounds, model.device) if source is None else load_autoencoder(source, model.device)
         threat = threat.given(made)
     return threat.facing(model)
+
+
+def check_aids(request: Request, threats: Iterable[Threat]) -> None:
+    """RequestError where a network was given that no threat is made with."""
+    names = [threat.name for threat in threats]
+    for given, kind, what in (
+        (request.perceptual_model, PerceptualThreat, "a perceptual model"),
+        (request.autoencoder, ManifoldThreat, "an autoencoder"),
+    ):
+        if given is not None and kind.name not in names:
+            raise RequestError(f"{what} is for the threat {kind.name}, and the threat is {', '.join(names)}: leave it out")
 
 
 def _eyes(source: str, model: Model, layers: tuple[str, ...], x: Tensor, request: Request) -> Perception:

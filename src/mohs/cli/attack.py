@@ -51,7 +51,7 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import attacks as table
-    from mohs.auditing import facing, load, make_request
+    from mohs.auditing import check_aids, facing, load, make_request
     from mohs.data import load_data
     from mohs.models import prepare
     from mohs.models.contract import check_contract
@@ -69,6 +69,7 @@ def command(
     said |= {"perceptual_model": perceptual_model, "autoencoder": autoencoder}
     request = make_request(model, data, [text], said)
     subject = load(model, examples.x, request)
+    check_aids(request, [parsed])
     parsed = facing(parsed, subject, examples.x, request)
     for finding in check_contract(subject, examples.x, examples.y):
         Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
