@@ -18,8 +18,9 @@ from mohs.attacks import find
 from mohs.attacks.base import Attack
 from mohs.ledger import Outcome
 from mohs.models import Guide, Judge, Prepared, TorchModel, prepare
+from mohs.models.autoencoder import Autoencoder, fit_autoencoder
 from mohs.oracle import Oracle
-from mohs.threat import Goal, Threat, Untargeted, parse_goal, parse_threat
+from mohs.threat import Goal, ManifoldThreat, Threat, Untargeted, parse_goal, parse_threat
 
 CLASSES = 6
 
@@ -37,9 +38,12 @@ BUDGETS = {
     "flow": "flow:0.2",
     "recolor": "recolor:0.1",
     "wasserstein": "wasserstein:0.05",
+    "perceptual": "perceptual:0.4",
+    "manifold": "manifold:1.5",
+    "patch": "patch:2x2+turn:20deg+scale:0.75-1.25",
     "composite": "hue:0.05+flow:0.05+linf:0.01",
 }
-FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein")}
+FREE = {kind: f"{kind}:inf" for kind in ("linf", "l2", "l1", "l0", "flow", "recolor", "wasserstein", "perceptual", "manifold")}
 WIDE = {  # every goal is within reach
     "linf": "linf:0.15",
     "l2": "l2:1.5",
@@ -50,12 +54,16 @@ WIDE = {  # every goal is within reach
     "flow": "flow:1",
     "recolor": "recolor:0.5",
     "wasserstein": "wasserstein:0.5",
+    "perceptual": "perceptual:1.5",
+    "patch": "patch:8x8",
+    "manifold": "manifold:6",
     "composite": "rotation:180deg+translation:6px+linf:0.1",
 }
 REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDGETS, at epsilon 1
     "spatial": torch.tensor([30.0, 2.0, 2.0]),
     "semantic": torch.tensor([0.1, 0.5, 0.2, 0.5]),
     "flow": torch.tensor([4.0]).expand(2, 8, 8),
+    "manifold": torch.ones(10),
     "recolor": torch.tensor([1.0]).expand(3, 16, 32, 32),
 }
 
@@ -85,7 +93,7 @@ def free(*norms: str) -> tuple[str, ...]:
 
 EXACT = 1 + 1e-4
 ALL = ("linf", "l2", "l1", "l0")
-OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "composite")
+OTHERS = ("spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold", "composite")
 
 ROWS: dict[str, Row] = {
     "fgsm": Row({}, budgets(*ALL), dict.fromkeys(ALL, EXACT)),
@@ -138,13 +146,21 @@ ROWS: dict[str, Row] = {
     ),
     "bisection": Row(
         {"steps": 12},
-        (*free(*ALL, "flow", "recolor", "wasserstein"), *budgets("spatial", "semantic", "composite")),
+        (
+            *free(*ALL, "flow", "recolor", "wasserstein", "perceptual", "manifold"),
+            *budgets("spatial", "semantic", "patch", "composite"),
+        ),
         {"linf": 1.001, "l2": 1.001, "l1": 1.001, "l0": 2.0},
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
     "spatial-grid": Row({"angles": 7, "shifts": 3}, budgets("spatial"), {}),
     "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}, random=True),
     "stadv": Row({"steps": 30}, (*free("flow"), "flow:0.2"), {}),
+    "adversarial-patch": Row({"steps": 25, "places": 5}, budgets("patch"), {}, random=True),
+    "on-manifold": Row({"restarts": 1, "rate": 0.1}, budgets("manifold"), {}, random=True),
+    "ppgd": Row({}, budgets("perceptual"), {}, random=True),
+    "lpa": Row({"steps": 8, "searches": 3}, budgets("perceptual"), {}, random=True),
+    "fast-lpa": Row({}, budgets("perceptual"), {}, random=True),
     "recoloradv": Row({"steps": 30, "rate": 0.01, "smooth": 0.001}, budgets("recolor"), {}),
     "wasserstein-sinkhorn": Row({"steps": 6, "inner": 20}, budgets("wasserstein"), {}),
     "wasserstein-dual": Row({"steps": 20}, budgets("wasserstein"), {}),
@@ -193,6 +209,11 @@ def _images(n: int) -> Tensor:
     """Smooth images on the grid of 8 bits."""
     coarse = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     return (nn.functional.interpolate(coarse, size=8, mode="bilinear") * 255).round() / 255
+
+
+@functools.cache
+def manifold() -> Autoencoder:
+    return fit_autoencoder(_images(64), (0.0, 1.0), steps=300)
 
 
 @dataclass(frozen=True)
@@ -324,7 +345,9 @@ def go(
     """An attack on examples of given ids; minimal ones look on after a success."""
     made = attack(name) if made is None else made
     goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
-    threat = (parse_threat(threat) if isinstance(threat, str) else threat).within(w.prepared.judge.model.bounds)
+    threat = (parse_threat(threat) if isinstance(threat, str) else threat).facing(w.prepared.judge.model)
+    if isinstance(threat, ManifoldThreat):
+        threat = threat.given(manifold())
     model = w.prepared.judge.model
     threat.check(w.x[:1])
     goal.check(model.classes)
@@ -380,11 +403,29 @@ def spent(run: Run, x0: Tensor) -> Tensor:
         hue = out.point[:, :4].double() / torch.tensor([0.05, *[torch.inf] * 3]).double()
         flow, change = out.point[:, 4:132].double() / (4 * 0.05), (out.point[:, 132:].double() - x0.flatten(1).double()) / 0.01
         return torch.cat([hue, flow, change], 1).abs().amax(1)
+    if run.threat.name == "patch":
+        turned = (out.point[:, 3].abs() <= 20) & (out.point[:, 4] >= 0.75) & (out.point[:, 4] <= 1.25)
+        changed = (out.adversarial != x0).any(1).sum((1, 2))
+        return torch.where(turned & (changed <= (1.25 * 2 + 1) ** 2), out.point[:, 0].double(), torch.inf)
+    if run.threat.name == "perceptual":
+        return (seen(out.adversarial) - seen(x0)).norm(dim=1)
     if run.threat.name == "wasserstein":
         at = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3)).double()
         costs = out.point.double().sum((2, 3, 4)) * at.square().sum(1).sqrt()
         return costs.sum(1) / x0.double().sum((1, 2, 3))
     return (out.point.double() / REACH[run.threat.name].double()).abs().flatten(1).amax(1)
+
+
+@torch.no_grad()
+def seen(x: Tensor) -> Tensor:
+    """What the frozen module sees of inputs, at its two activations, in float64."""
+    module, parts = frozen_module().double(), []
+    a = x.double()
+    for k, layer in enumerate(module):  # type: ignore[arg-type]
+        a = layer(a)
+        if k in (2, 4):
+            parts.append((a / (a.norm(dim=1, keepdim=True) + 1e-10)).flatten(1) / a[0, 0].numel() ** 0.5)
+    return torch.cat(parts, 1)
 
 
 def reaches(goal: str, logits: Tensor, clean: Tensor, y: Tensor) -> Tensor:

@@ -518,7 +518,8 @@ def test_profiles_are_listed(mohs_: Mohs):
         assert part in done.out
     rows = mohs_("attacks", "--profiles", "--json").json
     assert {row["profile"] for row in rows} == {"quick 1", "standard 1", "deep 1"}
-    assert {row["threat"] for row in rows} == {"linf", "l2", "l1", "l0", "spatial", "semantic", "flow", "recolor", "wasserstein"}
+    transformed = {"spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold"}
+    assert {row["threat"] for row in rows} == {"linf", "l2", "l1", "l0", *transformed}
 
 
 @pytest.mark.parametrize(("threat", "p", "epsilon"), [("linf:0.1", torch.inf, 0.1), ("l2:0.8", 2, 0.8)])

@@ -134,7 +134,20 @@ def test_profiles_are_named_versioned_and_outlined():
         assert profile.name == name
         assert profile.version.isdigit()
         told = outline(profile)
-        assert list(told) == ["linf", "l2", "l1", "l0", "spatial", "semantic", "flow", "recolor", "wasserstein"]
+        assert list(told) == [
+            "linf",
+            "l2",
+            "l1",
+            "l0",
+            "spatial",
+            "semantic",
+            "flow",
+            "recolor",
+            "wasserstein",
+            "perceptual",
+            "patch",
+            "manifold",
+        ]
         for norm in ("linf", "l2", "l1"):
             for step in profile.compose(THREATS[norm], model()):
                 assert step.name in told[norm]

@@ -75,7 +75,11 @@ def test_threats_parse(text: str, threat: Threat):
     [
         ("lnif:0.1", UnknownName, "did you mean 'linf'"),
         ("l3:0.1", UnknownName, "l2"),
-        ("mahalanobis:3", UnknownName, "known: brightness, contrast, flow, hue, l0, l1, l2, linf, recolor, rotation"),
+        (
+            "mahalanobis:3",
+            UnknownName,
+            "known: brightness, contrast, flow, hue, l0, l1, l2, linf, manifold, patch",
+        ),
         ("linf", ThreatError, "no budget; examples: linf:8/255"),
         ("linf:", ThreatError, "no budget"),
         ("", UnknownName, "unknown threat ''"),

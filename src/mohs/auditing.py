@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,12 +30,14 @@ from mohs.engine.profiles import Profile, find_profile
 from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
+from mohs.models.autoencoder import fit_autoencoder, load_autoencoder
 from mohs.models.contract import Finding, check_contract
 from mohs.models.cpu import threads
 from mohs.models.ensemble import surrogate
+from mohs.models.perception import Perception, load_lpips
 from mohs.store import Run
 from mohs.store.verdict import Verdict, verdict_of
-from mohs.threat import Goal, Knowledge, Threat, parse_goal, parse_threat
+from mohs.threat import Goal, Knowledge, ManifoldThreat, PerceptualThreat, Threat, parse_goal, parse_threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +66,8 @@ class Request(BaseModel):
     time: float | None = None
     trust_pickle: bool = False
     surrogates: list[str] = []
+    perceptual_model: str | None = None
+    autoencoder: str | None = None
     require: list[str] = []
     confident: list[str] = []
 
@@ -177,7 +181,7 @@ def resume(
     _same(run, "data", job.data.sha256(), run.spec["data"]["sha256"])
     _same(run, "model", job.prepared.judge.model.fingerprint(), run.spec["model"]["sha256"])
     _same(run, "surrogates", [m.fingerprint() for m in job.surrogates], [m["sha256"] for m in run.spec.get("surrogates", [])])
-    _same(run, "threats", [t.constraints for t in job.plan.threats], [t.constraints for t in plan.threats])
+    _same(run, "threats' arrays or networks", [t.constraints for t in job.plan.threats], [t.constraints for t in plan.threats])
     run.event("resumed")
     carry_out(run, job, watch)
     return Result(run)
@@ -202,7 +206,8 @@ def make_job(
     profile = _profile(request)
     subject = load(model, examples.x, request)
     findings = check_contract(subject, examples.x, examples.y)
-    bound = {text: threat.within(subject.bounds) for text, threat in parsed.items()}
+    check_aids(request, parsed.values())
+    bound = {text: facing(threat, subject, examples.x, request) for text, threat in parsed.items()}
     for threat in bound.values():
         threat.check(examples.x)
     goals = _goals(parse_goal(request.goal), subject)
@@ -233,6 +238,35 @@ def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
         device=request.device,
         trust_pickle=request.trust_pickle,
     )
+
+
+def facing(threat: Threat, model: Model, x: Tensor, request: Request) -> Threat:
+    """A threat as one against the model: seen by the request's perceptual model, along the manifold of its autoencoder or of
+    one fitted to x."""
+    if isinstance(threat, PerceptualThreat) and request.perceptual_model is not None:
+        threat = replace(threat, network=_eyes(request.perceptual_model, model, threat.layers, x, request))
+    if isinstance(threat, ManifoldThreat) and threat.autoencoder is None:
+        source = request.autoencoder
+        made = fit_autoencoder(x, model.bounds, model.device) if source is None else load_autoencoder(source, model.device)
+        threat = threat.given(made)
+    return threat.facing(model)
+
+
+def check_aids(request: Request, threats: Iterable[Threat]) -> None:
+    """RequestError where a network was given that no threat is made with."""
+    names = [threat.name for threat in threats]
+    for given, kind, what in (
+        (request.perceptual_model, PerceptualThreat, "a perceptual model"),
+        (request.autoencoder, ManifoldThreat, "an autoencoder"),
+    ):
+        if given is not None and kind.name not in names:
+            raise RequestError(f"{what} is for the threat {kind.name}, and the threat is {', '.join(names)}: leave it out")
+
+
+def _eyes(source: str, model: Model, layers: tuple[str, ...], x: Tensor, request: Request) -> Perception:
+    if source.startswith("lpips:"):
+        return load_lpips(source.removeprefix("lpips:"), model.bounds, model.device)
+    return load(source, x, request).perception(layers)
 
 
 def describe(job: Job) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +22,9 @@ from mohs.models import Model, Prepared, prepare
 from mohs.models.contract import Finding, check_contract
 from mohs.report.pictures import change_png
 from mohs.report.tables import finite
+from mohs.rng import Stream
 from mohs.store.verdict import Score
-from mohs.threat import Goal, Threat, parse_goal, parse_threat
+from mohs.threat import Goal, PatchThreat, Threat, parse_goal, parse_threat
 
 Data = str | tuple[Tensor, Tensor] | Examples
 
@@ -31,9 +33,10 @@ Data = str | tuple[Tensor, Tensor] | Examples
 class Universal:
     """A change and what it does to examples it was not made from.
 
-    point: [*input], for `Replay`. fooling: of the held-out examples, those it moves to the goal; untargeted, away from the
-    model's own clean prediction, right or wrong. crafted: the same share of the examples it was made from. clean, accuracy:
-    of the labels of the held-out examples, without and with the change. reached: whether `crafted` came to what was wanted.
+    point: [*input], or the pixels of a patch, for `Replay`. grey: the value that the picture shows as grey. fooling: of the
+    held-out examples, those it moves to the goal; untargeted, away from the model's own clean prediction, right or wrong.
+    crafted: the same share of the examples it was made from. clean, accuracy: of the labels of the held-out examples, without
+    and with the change. reached: whether `crafted` came to what was wanted.
     """
 
     point: Tensor
@@ -51,6 +54,7 @@ class Universal:
     backwards: int
     seconds: float
     bounds: tuple[float, float]
+    grey: float = 0.0
     findings: list[Finding] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
@@ -80,7 +84,7 @@ class Universal:
         path = saved_as(path)
         files = {path.with_suffix(".safetensors"): save({KEY: self.point.contiguous()}, {"mohs": json.dumps(self.facts())})}
         if path.suffix == ".png":
-            files[path] = change_png(self.point.numpy())
+            files[path] = change_png(self.point.numpy() - self.grey)
         path.parent.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_durably(name, content)
@@ -99,7 +103,7 @@ def universal(
     data: Data,
     *,
     threat: str | Threat,
-    method: str | Craft = "gradient",
+    method: str | Craft | None = None,
     fooling_rate: float = 0.8,
     goal: str | Goal = "untargeted",
     test: Data | None = None,
@@ -112,15 +116,17 @@ def universal(
 ) -> Universal:
     """Make one change of every input within a threat, from some examples, and judge it on others.
 
-    model, data: as `mohs.audit` takes them. method: `gradient`, `uap`, `singular` (`mohs.attacks.universal`), with `settings`
-    for its fields, or a Craft. fooling_rate: in (0, 1], the share of the crafting examples from which on no better change is
-    looked for. test: the held-out data; without it, the share `held_out` of `data`, drawn under `seed`. out: what to `save` it
-    as. options: bounds, outputs, device, rows, trust_pickle. Raises RequestError where the request is wrong.
+    model, data: as `mohs.audit` takes them. method: `gradient`, `uap`, `singular`, `patch` (`mohs.attacks.universal`), with
+    `settings` for its fields, or a Craft; without one, `patch` for patches and `gradient` for norms. fooling_rate: in (0, 1],
+    the share of the crafting examples from which on no better change is looked for. test: the held-out data; without it, the
+    share `held_out` of `data`, drawn under `seed`. out: what to `save` it as. options: bounds, outputs, device, rows,
+    trust_pickle. Raises RequestError where the request is wrong.
     """
     if not 0 < fooling_rate <= 1:
         raise RequestError(f"the fooling rate should lie in (0, 1], and is {fooling_rate:g}; 0.8 is four examples in five")
     parsed = parse_threat(threat) if isinstance(threat, str) else threat
     aim = parse_goal(goal) if isinstance(goal, str) else goal
+    method = method or ("patch" if isinstance(parsed, PatchThreat) else "gradient")
     craft = find(method).from_spec(settings or {}) if isinstance(method, str) else method
     request = make_request(model, data, [str(threat)], {"seed": seed, "limit": limit, **options})
     every = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed)
@@ -129,12 +135,12 @@ def universal(
     mine, others = _parts(every, test, held_out, seed)
     if test is not None:
         findings += [found for found in check_contract(subject, others.x, others.y) if found not in findings]
-    parsed = parsed.within(subject.bounds)
+    parsed = parsed.facing(subject)
     craft.check(parsed, subject)
     for part in (mine, others):
         parsed.check(part.x)
     if out is not None and saved_as(out).suffix == ".png":
-        change_png(every.x[0].numpy())  # raises where there is no picture to be had, before the work
+        change_png(np.zeros(parsed.change_shape(every.x)))  # raises where there is no picture to be had, before the work
     prepared = prepare(subject, mine.x[:8], rows=request.rows)
     started = time.perf_counter()
     made = craft(prepared, mine.x, threat=parsed, rate=fooling_rate, goal=aim, seed=seed)
@@ -156,6 +162,7 @@ def universal(
         backwards=made.backwards,
         seconds=spent,
         bounds=subject.bounds,
+        grey=sum(subject.bounds) / 2 if isinstance(parsed, PatchThreat) else 0.0,
         findings=findings,
     )
     if out is not None:
@@ -174,7 +181,8 @@ def judge(
     applicable = sum(status != Status.INAPPLICABLE for status in outcome.status)
     open_ = sum(status in (Status.UNDECIDED, Status.ERROR) for status in outcome.status)
     x0 = x.to(device)
-    moved = threat.apply(threat.shared(point[None].to(device), x0), x0)
+    stream = Stream.of(seed, torch.arange(len(x0), device=device)).at("accuracy")
+    moved = threat.apply(threat.shared(point[None].to(device), x0, stream), x0)
     found = prepared.judge.reference(moved).argmax(1).cpu()
     clean, kept = int((predicted == y).sum()), int((found == y).sum())
     return Score(int(outcome.broken.sum()), open_, applicable), Score(clean, 0, len(y)), Score(kept, 0, len(y))

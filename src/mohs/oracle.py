@@ -86,7 +86,7 @@ class Oracle:
         the judge's clean logits where the caller has them. Rows to which the goal does not apply start closed."""
         judge = prepared.judge
         device = judge.model.device
-        threat = threat.within(judge.model.bounds)
+        threat = threat.facing(judge.model)
         x0, y, ids = x0.to(device), y.to(device), ids.to(device)
         if threat.knowledge == Knowledge.TRANSFER:
             reference = prepared.guide.scores(x0)  # all that the adversary has

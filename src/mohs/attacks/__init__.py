@@ -40,12 +40,16 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.lbfgs import LBFGS
     from mohs.attacks.minimal.pdpgd import PDPGD
     from mohs.attacks.minimal.superdeepfool import SuperDeepFool
+    from mohs.attacks.perceptual.lpa import LPA, FastLPA
+    from mohs.attacks.perceptual.on_manifold import OnManifold
+    from mohs.attacks.perceptual.ppgd import PPGD
     from mohs.attacks.perceptual.recoloradv import ReColorAdv
     from mohs.attacks.sparse.one_pixel import OnePixel
     from mohs.attacks.sparse.pgd_l0 import PGDL0
     from mohs.attacks.sparse.sigma_zero import SigmaZero
     from mohs.attacks.sparse.sparse_rs import SparseRS
     from mohs.attacks.spatial.grid import SpatialGrid
+    from mohs.attacks.spatial.patch import AdversarialPatch
     from mohs.attacks.spatial.sinkhorn import ProjectedSinkhorn
     from mohs.attacks.spatial.stadv import StAdv
     from mohs.attacks.spatial.wasserstein import WassersteinDual, WassersteinFrankWolfe
@@ -99,6 +103,11 @@ TABLE: dict[str, str] = {
     "wasserstein-dual": "mohs.attacks.spatial.wasserstein:WassersteinDual",
     "wasserstein-frank-wolfe": "mohs.attacks.spatial.wasserstein:WassersteinFrankWolfe",
     "recoloradv": "mohs.attacks.perceptual.recoloradv:ReColorAdv",
+    "ppgd": "mohs.attacks.perceptual.ppgd:PPGD",
+    "lpa": "mohs.attacks.perceptual.lpa:LPA",
+    "fast-lpa": "mohs.attacks.perceptual.lpa:FastLPA",
+    "on-manifold": "mohs.attacks.perceptual.on_manifold:OnManifold",
+    "adversarial-patch": "mohs.attacks.spatial.patch:AdversarialPatch",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
@@ -165,11 +174,13 @@ __all__ = [
     "GAMA",
     "JSMA",
     "LBFGS",
+    "LPA",
     "MIFGSM",
     "NIFGSM",
     "PDPGD",
     "PGD",
     "PGDL0",
+    "PPGD",
     "SIFGSM",
     "SLIDE",
     "TABLE",
@@ -177,12 +188,15 @@ __all__ = [
     "VMIFGSM",
     "VNIFGSM",
     "APGDTargeted",
+    "AdversarialPatch",
     "Bisection",
     "BrendelBethge",
     "CWLinf",
     "DeepFool",
+    "FastLPA",
     "GenAttack",
     "Jitter",
+    "OnManifold",
     "OnePixel",
     "OptimizerPGD",
     "ProjectedSinkhorn",

@@ -34,6 +34,7 @@ class Attack(Settings, ABC):
     knowledge: ClassVar[Knowledge] = Knowledge.GRADIENT  # the least it needs
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
     minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
+    roams: ClassVar[bool] = False  # its points may leave the set on their way
 
     @abstractmethod
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
@@ -73,7 +74,7 @@ class Attack(Settings, ABC):
         of success are run again on the untouched model, so that a fast guide never hides one."""
         started = time.perf_counter()
         oracle = replace(oracle, goal=self.demanded(oracle.goal))
-        oracle.roams = self.minimal and oracle.threat.epsilon < torch.inf
+        oracle.roams = (self.minimal or self.roams) and oracle.threat.epsilon < torch.inf
         self._run_tries(oracle)
         if oracle.guide.model is not oracle.judge.model and oracle.threat.knowledge > Knowledge.TRANSFER:
             close = oracle.ledger.closest_margin[oracle.ids] > -oracle.guide.slack
@@ -113,7 +114,7 @@ class Attack(Settings, ABC):
         goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
         prepared = model if isinstance(model, Prepared) else prepare(as_model(model, x, threat.bounds), x)
         judge = prepared.judge
-        threat = threat.within(judge.model.bounds)
+        threat = threat.facing(judge.model)
         threat.check(x[:1])
         goal.check(judge.model.classes)
         self.check(threat, goal, judge.model)

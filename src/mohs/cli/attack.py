@@ -41,6 +41,8 @@ def command(
     device: options.Device = "cpu",
     rows: options.Rows = 128,
     trust_pickle: options.TrustPickle = False,
+    perceptual_model: options.PerceptualModel = None,
+    autoencoder: options.Autoencoder = None,
     every_step: Annotated[bool, typer.Option("--every-step", help="Go on after the first success of an example.")] = False,
     out: Annotated[
         Path | None,
@@ -49,7 +51,7 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import attacks as table
-    from mohs.auditing import load, make_request
+    from mohs.auditing import check_aids, facing, load, make_request
     from mohs.data import load_data
     from mohs.models import prepare
     from mohs.models.contract import check_contract
@@ -64,8 +66,11 @@ def command(
         raise RequestError(f"--out should end in .safetensors, not {out.name!r}")
     examples = load_data(data, limit=limit, seed=seed)
     said = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "trust_pickle": trust_pickle}
+    said |= {"perceptual_model": perceptual_model, "autoencoder": autoencoder}
     request = make_request(model, data, [text], said)
     subject = load(model, examples.x, request)
+    check_aids(request, [parsed])
+    parsed = facing(parsed, subject, examples.x, request)
     for finding in check_contract(subject, examples.x, examples.y):
         Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
     prepared = prepare(subject, examples.x[:8], rows=rows)

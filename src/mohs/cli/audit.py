@@ -38,6 +38,8 @@ def command(
     rows: options.Rows = 128,
     compile: options.Compile = False,
     trust_pickle: options.TrustPickle = False,
+    perceptual_model: options.PerceptualModel = None,
+    autoencoder: options.Autoencoder = None,
     time: Annotated[str | None, typer.Option(help="The best verdict in so long: 90s, 10m, 2h.", show_default=False)] = None,
     require: Annotated[
         list[str] | None, typer.Option(help="`linf:8/255 >= 0.45`, on the estimate with undecided as broken.")
@@ -74,6 +76,8 @@ def command(
     chosen |= {
         "compile": compile,
         "trust_pickle": trust_pickle,
+        "perceptual_model": perceptual_model,
+        "autoencoder": autoencoder,
         "time": options.seconds_of(time),
         "require": lines,
         "confident": sure,

@@ -22,7 +22,7 @@ Threats = Annotated[
     list[str],
     typer.Option(
         "--threat",
-        help="`linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, with `+quantise:8bit` and the like.",
+        help="`linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `perceptual:0.5`, with `+quantise:8bit` and the like.",
         show_default=False,
     ),
 ]
@@ -41,6 +41,20 @@ Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
 Rows = Annotated[int, typer.Option(help="Examples in one call of the model, at most.", min=1)]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile the guide; pays on long runs.")]
 TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load files that can run code when loaded.")]
+PerceptualModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose eyes the threat `perceptual` is measured by, in place of MODEL's own: another MODEL, or `lpips:FILE`.",
+        show_default=False,
+    ),
+]
+Autoencoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose latents the threat `manifold` moves, `package.module:factory`; without it, one is fitted to the data.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 

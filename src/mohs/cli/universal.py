@@ -25,10 +25,20 @@ def command(
     context: typer.Context,
     model: options.Model,
     data: options.Data,
-    threat: Annotated[str, typer.Option(help="`linf:10/255` and the like: the budget of the one change.", show_default=False)],
+    threat: Annotated[
+        str,
+        typer.Option(
+            help="`linf:10/255` and the like, or `patch:5x5+turn:22.5deg`.",
+            show_default=False,
+        ),
+    ],
     method: Annotated[
-        str, typer.Option(help="`gradient` (batches), `uap` (over DeepFool), `singular` (vectors of a layer's Jacobian).")
-    ] = "gradient",
+        str | None,
+        typer.Option(
+            help="`gradient` (batches), `uap` (over DeepFool), `singular` (vectors of a layer's Jacobian), `patch`; what fits.",
+            show_default=False,
+        ),
+    ] = None,
     fooling_rate: Annotated[
         float, typer.Option(help="Of the examples it is made from: no better change is looked for from there on.")
     ] = 0.8,

@@ -35,7 +35,7 @@ class ThreatPlan(BaseModel):
     rounding: float  # what a distance may exceed epsilon by: one float32 ulp of the bounds
     knowledge: str
     words: str
-    constraints: str | None  # a hash of the arrays of the constraints
+    constraints: str | None  # a hash of what the set is made of beside its text: arrays, a network
     stages: list[StagePlan]
     notes: list[str] = []
 
@@ -107,7 +107,7 @@ def _threat(text: str, threat: Threat, profile: Profile, goal: Goal, model: Mode
         rounding=threat.rounding(),
         knowledge=str(threat.knowledge),
         words=threat.words(),
-        constraints=threat.constraints.digest(),
+        constraints=threat.digest(),
         stages=stages,
     )
 

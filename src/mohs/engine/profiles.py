@@ -18,8 +18,12 @@ from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.minimal.bisection import Bisection
 from mohs.attacks.minimal.deepfool import DeepFool
 from mohs.attacks.minimal.fab import FABT
+from mohs.attacks.perceptual.lpa import LPA, FastLPA
+from mohs.attacks.perceptual.on_manifold import OnManifold
+from mohs.attacks.perceptual.ppgd import PPGD
 from mohs.attacks.perceptual.recoloradv import ReColorAdv
 from mohs.attacks.spatial.grid import SpatialGrid
+from mohs.attacks.spatial.patch import AdversarialPatch
 from mohs.attacks.spatial.stadv import StAdv
 from mohs.attacks.spatial.worst_of_k import WorstOfK
 from mohs.errors import RequestError, UnknownName
@@ -32,7 +36,10 @@ from mohs.threat import (
     FlowThreat,
     Knowledge,
     Linf,
+    ManifoldThreat,
     NormThreat,
+    PatchThreat,
+    PerceptualThreat,
     RecolorThreat,
     SemanticThreat,
     SpatialThreat,
@@ -157,9 +164,21 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
         "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
         "wasserstein": [Step("pgd", (pgd,))],
+        "patch": [Step("patch", (AdversarialPatch(restarts=5 if crafted else 1),)), Step("pgd", (pgd,))],
+        "manifold": [Step("pgd", (pgd,)), *([Step("on-manifold", (OnManifold(),))] if crafted else [])],
+        "perceptual": [Step("ppgd", (PPGD(),)), Step("lpa", (LPA(),)), *(_patient() if crafted else [])],
         "composite": [Step("pgd", (pgd,))],
     }
     return [*made[threat.name], _curve(threat, 0)]
+
+
+def _patient() -> list[Step]:
+    """The perceptual attacks at length."""
+    return [
+        Step("fast-lpa", (FastLPA(),)),
+        Step("ppgd x40", (PPGD(steps=40, step_size=0.1, restarts=3),)),
+        Step("lpa x5", (LPA(steps=40, restarts=5),)),
+    ]
 
 
 def _square(threat: Threat, queries: int) -> Step:
@@ -202,6 +221,9 @@ EVERY: tuple[Threat, ...] = (
     FlowThreat(epsilon=0.05),
     RecolorThreat(epsilon=0.06),
     WassersteinThreat(epsilon=0.01),
+    PerceptualThreat(0.5),
+    PatchThreat(size=(5, 5)),
+    ManifoldThreat(epsilon=0.3),
 )
 
 

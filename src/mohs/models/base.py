@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mohs.errors import ModelError
 from mohs.rng import Stream
 from mohs.threat import Knowledge
+
+if TYPE_CHECKING:
+    from mohs.models.perception import Perception
 
 
 class Model(ABC):
@@ -46,3 +51,10 @@ class Model(ABC):
     def fingerprint(self) -> str | None:
         """A hash of what the model computes with, or None where it cannot be had."""
         return None
+
+    def perception(self, layers: tuple[str, ...] = ()) -> Perception:
+        """What the model sees of an input, at layers of these names or at those found; ModelError where it does not tell."""
+        raise ModelError(
+            f"{self.name} does not tell what it sees inside, which the perceptual distance is made of: give a torch network "
+            "by --perceptual-model"
+        )

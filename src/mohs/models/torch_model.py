@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from mohs.errors import ModelError
 from mohs.models.base import Model
+
+if TYPE_CHECKING:
+    from mohs.models.perception import Perception
 
 Outputs = Literal["logits", "probabilities", "margin"]
 DISAGREE = 1e-2  # of the scale of the logits: a float64 twin that is further off computes something else
@@ -108,6 +111,16 @@ class TorchModel(Model):
             return twin if self.random or self.example is None or self._agrees(twin, self.example) else None
         except Exception:  # a module may refuse to be copied, or to compute in float64, in any way
             return None
+
+    def perception(self, layers: tuple[str, ...] = ()) -> Perception:
+        from mohs.models.perception import Perception
+
+        if self.random:
+            raise ModelError(
+                f"{self.name} is random, and a distance by what it sees would be another at every look: give a "
+                "network that is not by --perceptual-model"
+            )
+        return Perception(self.module, layers, name=self.name, batch=self.batch, example=self.example)
 
     @torch.no_grad()
     def _agrees(self, twin: TorchModel, x: Tensor) -> bool:

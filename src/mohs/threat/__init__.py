@@ -6,6 +6,9 @@ from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
 from mohs.threat.goal import Confidence, Goal, SourceTarget, Targeted, TopK, Untargeted, parse_goal
 from mohs.threat.grammar import parse_knowledge, parse_threat
+from mohs.threat.manifold import ManifoldThreat
+from mohs.threat.patch import PatchThreat
+from mohs.threat.perceptual import PerceptualThreat
 from mohs.threat.spatial import FlowThreat, SpatialThreat
 from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, NormThreat, Threat
 from mohs.threat.transform import TransformThreat
@@ -23,7 +26,10 @@ __all__ = [
     "Goal",
     "Knowledge",
     "Linf",
+    "ManifoldThreat",
     "NormThreat",
+    "PatchThreat",
+    "PerceptualThreat",
     "RecolorThreat",
     "SemanticThreat",
     "SourceTarget",

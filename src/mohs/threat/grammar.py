@@ -1,4 +1,6 @@
-"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`;
+"""The short grammar of threats: `linf:8/255`, `l2:0.5`, `l1:12`, `l0:20px`, `flow:0.05`, `recolor:0.06`, `wasserstein:0.01`,
+`perceptual:0.5` (`+layers:conv1,conv2` of the network it sees with), `patch:5x5` or `patch:10%` (`+turn:22.5deg`,
+`+scale:0.5-1`, `+place:0,3`, `+opacity:0.5`), `manifold:0.3`;
 what a transformation may do stands side by side, `rotation:30deg+translation:3px`,
 `hue:0.1+saturation:0.2+brightness:0.1+contrast:0.2`; sets of several kinds make one, `recolor:0.06+flow:0.05+linf:8/255`;
 and constraints are added by `+`:
@@ -21,6 +23,10 @@ from mohs.errors import ThreatError, UnknownName
 from mohs.threat.colour import RecolorThreat, SemanticThreat
 from mohs.threat.composite import CompositeThreat
 from mohs.threat.constraints import Constraints
+from mohs.threat.manifold import ManifoldThreat
+from mohs.threat.patch import EXAMPLE as PATCHES
+from mohs.threat.patch import PatchThreat
+from mohs.threat.perceptual import PerceptualThreat
 from mohs.threat.spatial import FlowThreat, SpatialThreat
 from mohs.threat.threat import L0, L1, L2, Knowledge, Linf, NormThreat, Threat
 from mohs.threat.transform import TransformThreat
@@ -41,6 +47,32 @@ def _l0(text: str) -> L0:
     return L0(number(text.removesuffix("px")), pixels=text.endswith("px"))
 
 
+def _patch(text: str) -> PatchThreat:
+    if text.endswith("%"):
+        return PatchThreat(share=number(text[:-1]) / 100)
+    return PatchThreat(size=_whole(text, "x"))
+
+
+def _whole(text: str, between: str) -> tuple[int, int]:
+    """Two whole numbers."""
+    one, _, two = text.partition(between)
+    if not (one.strip().isdigit() and two.strip().isdigit()):
+        raise ThreatError(f"{text!r} should be two whole numbers with {between!r} between them; {PATCHES}")
+    return int(one), int(two)
+
+
+def _of_patch(threat: PatchThreat, name: str, value: str) -> PatchThreat:
+    match name:
+        case "turn":
+            return replace(threat, turn=number(value.removesuffix("deg")))
+        case "scale":
+            low, _, high = value.partition("-")
+            return replace(threat, scale=(number(low), number(high)))
+        case "place":
+            return replace(threat, place=_whole(value, ","))
+    return replace(threat, epsilon=number(value))
+
+
 SETS: dict[str, Callable[[str], Threat]] = {
     "linf": lambda text: Linf(number(text)),
     "l2": lambda text: L2(number(text)),
@@ -49,6 +81,9 @@ SETS: dict[str, Callable[[str], Threat]] = {
     "flow": lambda text: FlowThreat(epsilon=number(text)),
     "recolor": lambda text: RecolorThreat(epsilon=number(text)),
     "wasserstein": lambda text: WassersteinThreat(epsilon=number(text)),
+    "patch": _patch,
+    "manifold": lambda text: ManifoldThreat(epsilon=number(text)),
+    "perceptual": lambda text: PerceptualThreat(number(text)),
 }
 PARTS: dict[str, tuple[type[TransformThreat], str]] = {  # of a set of several budgets; and the unit a budget may have
     "rotation": (SpatialThreat, "deg"),
@@ -100,9 +135,13 @@ def _set(text: str, parts: list[str]) -> Threat:
     if len(sets) == 1:
         return sets[0]
     kinds = ["a norm" if isinstance(each, NormThreat) else each.name for each in sets]
-    if len(set(kinds)) < len(kinds) or not all(isinstance(each, NormThreat | TransformThreat) for each in sets):
+    if len(set(kinds)) < len(kinds) or not all(map(_joins, sets)):
         raise ThreatError(f"the threat {text!r} names sets that do not go together: {JOINED}")
     return CompositeThreat(parts=tuple(sets))
+
+
+def _joins(threat: Threat) -> bool:
+    return isinstance(threat, NormThreat | TransformThreat) and not isinstance(threat, ManifoldThreat)
 
 
 def _constrain(threat: Threat, part: str) -> Threat:
@@ -123,6 +162,10 @@ def _constrain(threat: Threat, part: str) -> Threat:
                 raise ThreatError(f"{value} holds {', '.join(arrays)}; bounds need an .npz with the arrays low and high")
             low, high = arrays["low"].float(), arrays["high"].float()
             return _with(threat, replace(threat.constraints, low=low, high=high))
+        case "layers" if isinstance(threat, PerceptualThreat):
+            return replace(threat, layers=tuple(layer.strip() for layer in value.split(",")))
+        case "turn" | "scale" | "place" | "opacity" if isinstance(threat, PatchThreat):
+            return _of_patch(threat, name, value)
         case "knowledge":
             return replace(threat, knowledge=parse_knowledge(value))
     raise UnknownName("constraint", name, (*LIMITS, *SETS, *PARTS))

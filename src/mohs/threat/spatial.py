@@ -110,8 +110,8 @@ def _pixels(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample(x: Tensor, rows: Tensor, columns: Tensor, outside: float) -> Tensor:
-    """x [n, channels, height, width] read bilinearly at (rows, columns) [n, height, width], differentiable in both. Whole
-    numbers give pixels to the bit, which the sampler of torch, in coordinates from -1 to 1, does not."""
+    """x [n, channels, height, width] read bilinearly at (rows, columns) [n, ...], differentiable in both: [n, channels, ...].
+    Whole numbers give pixels to the bit, which the sampler of torch, in coordinates from -1 to 1, does not."""
     height, width = x.shape[2:]
     top, left = rows.detach().floor(), columns.detach().floor()
     down, right = (rows - top)[:, None], (columns - left)[:, None]
@@ -121,6 +121,6 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor, outside: float) -> Tensor:
 
     def at(i: int, j: int) -> Tensor:
         index = (line[i] + place[j]).flatten(1)[:, None].expand(-1, x.shape[1], -1)
-        return framed.gather(2, index).view(x.shape)
+        return framed.gather(2, index).view(*x.shape[:2], *rows.shape[1:])
 
     return torch.lerp(torch.lerp(at(0, 0), at(0, 1), right), torch.lerp(at(1, 0), at(1, 1), right), down)

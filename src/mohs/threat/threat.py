@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from mohs.errors import ThreatError
 from mohs.geometry import Norm, Number, per_row
 from mohs.rng import Stream
 from mohs.threat.constraints import Constraints
+
+if TYPE_CHECKING:
+    from mohs.models import Model
 
 ULP = 2.0**-23  # of float32 at 1: what x0 + epsilon may be rounded by
 
@@ -76,8 +79,12 @@ class Threat(ABC):
     def check(self, x0: Tensor) -> None:
         """Raise ThreatError where the threat does not fit the examples."""
 
-    def shared(self, change: Tensor, x0: Tensor) -> Tensor:
-        """One change [1, *point], the same for all rows, as their points."""
+    def change_shape(self, x0: Tensor) -> tuple[int, ...]:
+        """The shape of a change that examples x0 can share."""
+        return self.origin(x0[:1]).shape[1:]
+
+    def shared(self, change: Tensor, x0: Tensor, stream: Stream) -> Tensor:
+        """One change [1, *change_shape], the same for all rows, as their points; the stream draws what differs, if anything."""
         return self.project(change.expand(len(x0), *change.shape[1:]).clone(), x0)
 
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
@@ -119,6 +126,15 @@ class Threat(ABC):
     def within(self, bounds: tuple[float, float]) -> Self:
         """The threat in a model's bounds."""
         return replace(self, bounds=bounds)
+
+    def facing(self, model: Model) -> Self:
+        """The threat as one against a model: in its bounds, and made of what it sees where the set is. Whoever prepares an
+        attack calls it once more than needed: what a threat has been given it keeps."""
+        return self.within(model.bounds)
+
+    def digest(self) -> str | None:
+        """sha256 of what the set is made of beside its text, None where that is all."""
+        return self.constraints.digest()
 
     def minimal(self) -> Self:
         """The same threat without a budget: the nearest success is wanted."""
@@ -173,7 +189,7 @@ class NormThreat(Threat):
         low, high = self.constraints.box(x0, self.bounds)
         return self.norm.project(p, x0, self.epsilon if epsilon is None else epsilon, low, high)
 
-    def shared(self, change: Tensor, x0: Tensor) -> Tensor:
+    def shared(self, change: Tensor, x0: Tensor, stream: Stream) -> Tensor:
         """x0 + change, projected."""
         return self.project(x0 + change, x0)
 

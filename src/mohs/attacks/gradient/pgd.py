@@ -39,7 +39,7 @@ class PGD(Attack):
     random_start: bool = True
 
     paper = "Madry et al., ICLR 2018, arXiv:1706.06083"
-    sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein", "composite")
+    sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold", "composite")
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         x = threat.random_point(x0, oracle.stream) if self.random_start else threat.origin(x0)

@@ -43,7 +43,7 @@ class Bisection(Attack):
 
     paper = "bisection to the boundary, as in Brendel et al., ICLR 2018, arXiv:1712.04248"
     knowledge = Knowledge.LABEL
-    sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein", "composite")
+    sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold", "composite")
     minimal = True
 
     def check(self, threat: Threat, goal: Goal, model: Model) -> None:

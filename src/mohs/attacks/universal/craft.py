@@ -22,13 +22,14 @@ AT_ONCE = 512  # examples asked about in one call, at most: points of all at onc
 TABLE = {
     "gradient": "mohs.attacks.universal.gradient:UniversalPGD",
     "uap": "mohs.attacks.universal.uap:UAP",
+    "patch": "mohs.attacks.universal.patch:UniversalPatch",
     "singular": "mohs.attacks.universal.singular:SingularVectors",
 }
 
 
 class Crafted(NamedTuple):
-    """change [*input], in the threat's set around zero; share: of the examples it was made from that it moves to the goal.
-    forwards, backwards: passes of one example."""
+    """change, of the threat's `change_shape`, in its set around zero; share: of the examples it was made from that it moves to
+    the goal. forwards, backwards: passes of one example."""
 
     change: Tensor
     share: float
@@ -45,9 +46,9 @@ class Craft(Settings, ABC):
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     @abstractmethod
-    def run(self, oracle: Oracle, threat: NormThreat, rate: float) -> Tensor:
-        """One change [1, *input] of budget epsilon that moves `rate` of the oracle's open rows to the goal, or the best found.
-        The oracle closes no row by a success."""
+    def run(self, oracle: Oracle, threat: Threat, rate: float) -> Tensor:
+        """One change [1, *threat.change_shape(x0)] of budget epsilon that moves `rate` of the oracle's open rows to the goal, or
+        the best found. The oracle closes no row by a success."""
 
     def check(self, threat: Threat, model: Model) -> None:
         """Raise Refused where the craft cannot serve, ThreatError where there is nothing to make."""
@@ -77,9 +78,8 @@ class Craft(Settings, ABC):
         if not 0 < rate <= 1:
             raise RequestError(f"the fooling rate should lie in (0, 1], and is {rate:g}; 0.8 is four examples in five")
         model = prepared.judge.model
-        threat = threat.within(model.bounds)
+        threat = threat.facing(model)
         self.check(threat, model)
-        assert isinstance(threat, NormThreat)
         threat.check(x[:1])
         goal = goal or Untargeted()
         goal.check(model.classes)
@@ -111,7 +111,9 @@ class Craft(Settings, ABC):
 def reached(oracle: Oracle, change: Tensor, threat: Threat) -> Tensor:
     """[rows] bool: which examples a change [1, *input] moves to the goal, by the guide's word."""
     every = torch.arange(len(oracle.x0), device=oracle.x0.device)
-    parts = [oracle.scores(threat.shared(change, oracle.x0[rows]), rows=rows).margin > 0 for rows in every.split(AT_ONCE)]
+    stream = oracle.stream.at("reached")
+    points = ((threat.shared(change, oracle.x0[rows], stream.take(rows)), rows) for rows in every.split(AT_ONCE))
+    parts = [oracle.scores(p, rows=rows).margin > 0 for p, rows in points]
     return torch.cat(parts)
 
 

@@ -12,7 +12,7 @@ from mohs.attacks.universal.craft import Craft, batches, reached, within
 from mohs.errors import RequestError
 from mohs.losses import Loss, cross_entropy
 from mohs.oracle import Oracle
-from mohs.threat import NormThreat
+from mohs.threat import NormThreat, Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,14 @@ class UniversalPGD(Craft):
         if self.epochs < 1 or self.batch < 1:
             raise RequestError(f"UniversalPGD: epochs and batch should be 1 or more, not {self.epochs} and {self.batch}")
 
-    def run(self, oracle: Oracle, threat: NormThreat, rate: float) -> Tensor:
+    def run(self, oracle: Oracle, threat: Threat, rate: float) -> Tensor:
+        assert isinstance(threat, NormThreat)  # as `sets` says
         v = torch.zeros_like(oracle.x0[:1])
         loss = clipped(self.loss, self.beta)
         best, most = v, -1.0
         for epoch in oracle.steps(self.epochs):
             for rows in batches(oracle, epoch, self.batch):
-                points = threat.shared(v, oracle.x0[rows])
+                points = threat.shared(v, oracle.x0[rows], oracle.stream.take(rows))
                 g = oracle.gradient(points, loss, rows).gradient.mean(0, keepdim=True)
                 direction = threat.norm.steepest(threat.constraints.mutable(g))
                 v = within(v + self.step_size * threat.epsilon * direction, threat)

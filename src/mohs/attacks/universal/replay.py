@@ -18,11 +18,12 @@ KEY = "point"  # of a .safetensors file
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Replay(Attack):
-    """The same change of every example, such as a universal perturbation, projected onto the threat's set around each: one
-    query an example, the judge's.
+    """The same change of every example, such as a universal perturbation, projected onto the threat's set around each, or a
+    patch, at a random place in each: one query an example, the judge's.
 
-    point: the change [*input] itself, or a .safetensors file that holds it as `point`, such as `mohs universal` writes.
-    Nothing is searched for, so that it needs no knowledge of the model, and its second try would be its first.
+    point: the change itself, [*input] or the pixels of the patch, or a .safetensors file that holds it as `point`, such as
+    `mohs universal` writes. Nothing is searched for, so that it needs no knowledge of the model; a second try is its first, or
+    puts a patch elsewhere.
 
     When to use: to judge a change that was made elsewhere, such as one of `mohs universal`, on examples it has not seen: one
     query each, and the only honest number of a universal perturbation. It searches for nothing, so its failure says nothing of
@@ -41,6 +42,7 @@ class Replay(Attack):
 
     paper = "a made point, judged on other examples: Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401"
     knowledge = Knowledge.TRANSFER
+    sets = (*Attack.sets, "patch")
 
     def passes(self, classes: int) -> tuple[int, int]:
         return 3, 0  # the judge's, in float64 too
@@ -51,12 +53,13 @@ class Replay(Attack):
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         change = self.load().to(x0)
-        if change.shape != x0.shape[1:]:
+        wanted = threat.change_shape(x0)
+        if change.shape != wanted:
             raise RequestError(
-                f"Replay: the point has shape {list(change.shape)}, and an example has {list(x0.shape[1:])}; it was made for "
-                "other data"
+                f"Replay: the point has shape {list(change.shape)}, and what {threat} changes of an example has {list(wanted)}; "
+                "it was made for other data"
             )
-        return threat.shared(change[None], x0)
+        return threat.shared(change[None], x0, oracle.stream)
 
     def load(self) -> Tensor:
         """The point; RequestError where there is none."""

@@ -57,7 +57,8 @@ class SingularVectors(Craft):
         if not isinstance(model, TorchModel):
             raise Refused(f"SingularVectors looks inside a torch module, and the model {model.name} is none")
 
-    def run(self, oracle: Oracle, threat: NormThreat, rate: float) -> Tensor:
+    def run(self, oracle: Oracle, threat: Threat, rate: float) -> Tensor:
+        assert isinstance(threat, NormThreat)  # as `sets` says
         model = oracle.judge.model  # the guide's layers may be folded into one another
         assert isinstance(model, TorchModel)
         best, most = torch.zeros_like(oracle.x0[:1]), -1.0

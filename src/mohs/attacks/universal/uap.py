@@ -12,7 +12,7 @@ from mohs.attacks.minimal.deepfool import DeepFool
 from mohs.attacks.universal.craft import Craft, reached, shuffled, within
 from mohs.errors import RequestError
 from mohs.oracle import Oracle
-from mohs.threat import NormThreat
+from mohs.threat import NormThreat, Threat
 
 AHEAD = 16  # examples looked at in one call: one alone costs as much
 
@@ -43,7 +43,8 @@ class UAP(Craft):
         if min(self.epochs, self.steps) < 1 or self.candidates < 2 or not 1 <= self.batch <= AHEAD:
             raise RequestError(f"UAP: epochs and steps should be 1 or more, candidates 2 or more, batch from 1 to {AHEAD}")
 
-    def run(self, oracle: Oracle, threat: NormThreat, rate: float) -> Tensor:
+    def run(self, oracle: Oracle, threat: Threat, rate: float) -> Tensor:
+        assert isinstance(threat, NormThreat)  # as `sets` says
         v = torch.zeros_like(oracle.x0[:1])
         best, most = v, -1.0
         for epoch in oracle.steps(self.epochs):
@@ -60,7 +61,7 @@ class UAP(Craft):
         deepfool = DeepFool(steps=self.steps, candidates=self.candidates, overshoot=self.overshoot)
         while len(todo):
             ahead = todo[:AHEAD]
-            fooled = oracle.scores(threat.shared(v, oracle.x0[ahead]), rows=ahead).margin > 0
+            fooled = oracle.scores(threat.shared(v, oracle.x0[ahead], oracle.stream.take(ahead)), rows=ahead).margin > 0
             waiting = (~fooled).nonzero()[:, 0]
             if len(waiting) == 0:
                 todo = todo[AHEAD:]
@@ -68,7 +69,7 @@ class UAP(Craft):
             taken = waiting[: self.batch]
             part = oracle.part()
             part.keep(ahead[taken])
-            start = threat.shared(v, part.x0)
+            start = threat.shared(v, part.x0, part.stream)
             across, _ = deepfool.descend(part, start, threat, torch.arange(len(taken), device=v.device))
             for r in (across - start).split(1):
                 v = within(v + r, threat)
