@@ -30,8 +30,9 @@ from mohs.attacks.base import Attack
 from mohs.cli.attacks import described
 from mohs.ledger import Outcome
 from mohs.models import Prepared, TorchModel, prepare
+from mohs.models.autoencoder import fit_autoencoder
 from mohs.oracle import Oracle
-from mohs.threat import Threat, Untargeted, parse_threat
+from mohs.threat import ManifoldThreat, Threat, Untargeted, parse_threat
 
 FOLDER = Path(__file__).parent / "attacks"
 MEASURED = FOLDER / "measured.json"
@@ -45,6 +46,9 @@ SHOWN = {  # the budget in which an attack is shown, by the first set it moves i
     "flow": "flow:0.2",
     "recolor": "recolor:0.2",
     "wasserstein": "wasserstein:0.3",
+    "perceptual": "perceptual:0.5",
+    "manifold": "manifold:0.5",
+    "patch": "patch:3x3",
 }
 COLOURED = ("semantic", "recolor")
 OPTIONS: dict[str, dict[str, Any]] = {"stadv": {"tau": 0.005}, "recoloradv": {"rate": 0.01}}  # where defaults show little
@@ -63,6 +67,8 @@ def run(name: str) -> dict[str, Any]:
     threat = parse_threat(SHOWN[kind.sets[0]])
     threat = threat.minimal() if kind.minimal else threat
     model, x, y = _examples(kind)
+    if isinstance(threat, ManifoldThreat):
+        threat = threat.given(fit_autoencoder(x, threat.bounds))
     outcome = _attacked(name, kind, model, x, y, threat)
     chosen = _different(outcome, y)
     if not chosen:

@@ -27,6 +27,15 @@ class LPA(Attack):
     inside counts, and the last point is projected. The network is asked three times a step forward and once backward beside
     the counted passes.
     Laidlaw, Singla, Feizi, ICLR 2021, arXiv:2006.12655.
+
+    When to use: the strongest of the perceptual set, for a verdict. Twenty times the passes of `ppgd`.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(16)
+    >>> both = (attack(model, x, y, threat="perceptual:0.4") for attack in (attacks.FastLPA(), attacks.LPA()))
+    >>> fast, slow = (int(outcome.broken.sum()) for outcome in both)
+    >>> slow >= fast + 4
+    True
     """
 
     steps: int = 20
@@ -66,6 +75,15 @@ class FastLPA(Attack):
 
     The paper leaves the last point outside where it ends there; here it is projected, as a success must lie inside.
     Laidlaw, Singla, Feizi, ICLR 2021, arXiv:2006.12655.
+
+    When to use: inside adversarial training, for which it was made. As an evaluation it leaves too many: where its last
+    point lies outside, the projection undoes the success.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(16)
+    >>> outcome = attacks.FastLPA()(model, x, y, threat="perceptual:0.5")
+    >>> bool(outcome.broken.any()), float(outcome.distance[outcome.broken].max()) <= 0.5 * (1 + 1e-6)
+    (True, True)
     """
 
     steps: int = 20

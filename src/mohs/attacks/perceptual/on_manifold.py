@@ -21,6 +21,17 @@ class OnManifold(Attack):
     rate: Adam's, in units of the latents, 0.005 as the authors have it, with which 40 steps go 0.2 at most; restarts: their
     attempts, 5.
     Stutz, Hein, Schiele, CVPR 2019, arXiv:1812.00740.
+
+    When to use: to ask for errors among inputs that look like data, as good as the autoencoder is. With these constants it moves
+    slowly: `pgd` in the same set breaks more, and the two together tell what the set holds.
+
+    >>> from mohs import attacks, demo, parse_threat
+    >>> from mohs.models.autoencoder import fit_autoencoder
+    >>> model, x, y = demo.example(16)
+    >>> threat = parse_threat("manifold:0.3").given(fit_autoencoder(x, (0.0, 1.0)))
+    >>> outcome = attacks.OnManifold(restarts=2)(model, x, y, threat=threat)
+    >>> list(outcome.point.shape), float(outcome.point.abs().max()) <= 0.3 + 1e-6  # changes of ten latents
+    ([16, 10], True)
     """
 
     steps: int = 40

@@ -25,6 +25,17 @@ class AdversarialPatch(Attack):
     rate: Adam's, in units of the range; the authors name no optimiser, and put their own at random places. A restart draws
     others. The paper's expectation over images and placements, for one patch of all, is `mohs universal --threat patch:...`.
     Brown, Mane, Roy, Abadi, Gilmer, NIPS workshop 2017, arXiv:1712.09665.
+
+    When to use: where an adversary can stick something on the object or cover a corner of the lens. It finds what a few pixels
+    of free colour can do to each image, which is the upper end: a printed patch is one for all images, at places it does not
+    choose, and `mohs universal --threat patch:5x5` makes and judges it so.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(16)
+    >>> outcome = attacks.AdversarialPatch(steps=30)(model, x, y, threat="patch:2x2")
+    >>> changed = (outcome.adversarial != x).flatten(1).sum(1)
+    >>> int(outcome.broken.sum()) >= 8, int(changed.max()) <= 4
+    (True, True)
     """
 
     steps: int = 100
