@@ -110,6 +110,12 @@ ROWS: dict[str, Row] = {
     "pgd-optimizer": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.3, "l1": 3.0}),
     "jitter": Row({"steps": 20, "scale": 3.0}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.1}, random=True),
     "gama": Row({"steps": 20}, budgets("linf"), {"linf": EXACT}, random=True),
+    "anneal-flip": Row(
+        {"steps": 15, "starts": 3, "targets": 2, "rounds": 2, "entries": 40, "together": 4},
+        budgets("linf"),
+        {"linf": EXACT},
+        random=True,
+    ),
     "slide": Row({"steps": 30}, budgets("l1"), {"l1": 1.05}, random=True),
     "pgd-l0": Row({"steps": 30}, budgets("l0"), {"l0": 3.0}, random=True),
     "sparse-rs": Row({"queries": 200}, budgets("l0"), {"l0": 4.0}, random=True),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mohs.attacks.blackbox.gen_attack import GenAttack
     from mohs.attacks.blackbox.square import Square
     from mohs.attacks.gradient.acg import ACG
+    from mohs.attacks.gradient.anneal_flip import AnnealFlip
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
     from mohs.attacks.gradient.gama import GAMA
@@ -67,6 +68,7 @@ TABLE: dict[str, str] = {
     "pgd-optimizer": "mohs.attacks.gradient.optimizer:OptimizerPGD",
     "jitter": "mohs.attacks.gradient.jitter:Jitter",
     "gama": "mohs.attacks.gradient.gama:GAMA",
+    "anneal-flip": "mohs.attacks.gradient.anneal_flip:AnnealFlip",
     "slide": "mohs.attacks.gradient.slide:SLIDE",
     "pgd-l0": "mohs.attacks.sparse.pgd_l0:PGDL0",
     "sparse-rs": "mohs.attacks.sparse.sparse_rs:SparseRS",
@@ -172,6 +174,7 @@ __all__ = [
     "VMIFGSM",
     "VNIFGSM",
     "APGDTargeted",
+    "AnnealFlip",
     "Bisection",
     "BrendelBethge",
     "CWLinf",
