@@ -134,6 +134,13 @@ ROWS: dict[str, Row] = {
     "ddn": Row({"steps": 60}, (*free("l2"), "l2:0.25"), {"l2": 1.01}),
     "fmn": Row({"steps": 60}, (*free(*ALL), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.05, "l0": 2.0}),
     "alma": Row({"steps": 200, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.1, "l1": 1.5}),
+    "squeeze": Row(
+        {"rounds": 10, "steps": 12, "targets": 2, "gap": 0.5},
+        free("linf", "l2"),
+        {"linf": 1.03, "l2": 1.1},
+        random=True,
+        after=("bim", {"steps": 10, "step_size": 0.3}),
+    ),
     "sigma-zero": Row({"steps": 60}, (*free("l0"), "l0:6"), {"l0": 2.0}),
     "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
     "brendel-bethge": Row(

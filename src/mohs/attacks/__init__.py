@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.jsma import JSMA
     from mohs.attacks.minimal.lbfgs import LBFGS
     from mohs.attacks.minimal.pdpgd import PDPGD
+    from mohs.attacks.minimal.squeeze import Squeeze
     from mohs.attacks.minimal.superdeepfool import SuperDeepFool
     from mohs.attacks.perceptual.recoloradv import ReColorAdv
     from mohs.attacks.sparse.one_pixel import OnePixel
@@ -90,6 +91,7 @@ TABLE: dict[str, str] = {
     "sigma-zero": "mohs.attacks.sparse.sigma_zero:SigmaZero",
     "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
     "brendel-bethge": "mohs.attacks.minimal.brendel_bethge:BrendelBethge",
+    "squeeze": "mohs.attacks.minimal.squeeze:Squeeze",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
     "replay": "mohs.attacks.universal.replay:Replay",
     "spatial-grid": "mohs.attacks.spatial.grid:SpatialGrid",
@@ -189,6 +191,7 @@ __all__ = [
     "SparseRS",
     "SpatialGrid",
     "Square",
+    "Squeeze",
     "StAdv",
     "SuperDeepFool",
     "WorstOfK",
