@@ -65,7 +65,7 @@ class Row:
     """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear
     model it needs, by norm; transformations have closed forms of their own in test_transforms.py. random: whether the
     seed matters. refuses: goals it declines by Refused. after: the attack whose successes it starts from. restarts: False
-    where a restart is another thing."""
+    where a restart is another thing. copies: its gradients are those of copies of the model, one forward pass each."""
 
     options: dict[str, object]
     threats: tuple[str, ...]
@@ -73,6 +73,7 @@ class Row:
     random: bool = False
     refuses: tuple[str, ...] = ()
     after: tuple[str, dict[str, object]] | None = None
+    copies: bool = False
 
 
 def budgets(*norms: str) -> tuple[str, ...]:
@@ -124,6 +125,9 @@ ROWS: dict[str, Row] = {
     "si-fgsm": Row({"scales": 3}, budgets("linf"), {"linf": EXACT}),
     "vmi-fgsm": Row({"neighbours": 4}, budgets("linf", "l2"), dict.fromkeys(("linf", "l2"), EXACT), random=True),
     "vni-fgsm": Row({"neighbours": 4}, budgets("linf"), {"linf": EXACT}, random=True),
+    "noisy-copies": Row(
+        {"steps": 25, "copies": 2}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.1, "l1": 1.1}, random=True, copies=True
+    ),
     "cw": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1}, (*free("l2"), "l2:0.25"), {"l2": 1.03}),
     "cw-linf": Row({"steps": 40, "initial_const": 0.01, "iterations": 250}, (*free("linf"), "linf:0.03"), {"linf": 1.15}),
     "cw-l0": Row({"steps": 30, "initial_const": 0.1, "iterations": 250}, (*free("l0"), "l0:20"), {"l0": 2.0}),

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from mohs.attacks.spatial.stadv import StAdv
     from mohs.attacks.spatial.worst_of_k import WorstOfK
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
+    from mohs.attacks.transfer.noisy_copies import NoisyCopies
     from mohs.attacks.universal.replay import Replay
 
 TABLE: dict[str, str] = {
@@ -78,6 +79,7 @@ TABLE: dict[str, str] = {
     "si-fgsm": "mohs.attacks.transfer.fgsm:SIFGSM",
     "vmi-fgsm": "mohs.attacks.transfer.fgsm:VMIFGSM",
     "vni-fgsm": "mohs.attacks.transfer.fgsm:VNIFGSM",
+    "noisy-copies": "mohs.attacks.transfer.noisy_copies:NoisyCopies",
     "cw": "mohs.attacks.minimal.cw:CW",
     "cw-linf": "mohs.attacks.minimal.cw_linf:CWLinf",
     "cw-l0": "mohs.attacks.minimal.cw_l0:CWL0",
@@ -183,6 +185,7 @@ __all__ = [
     "DeepFool",
     "GenAttack",
     "Jitter",
+    "NoisyCopies",
     "OnePixel",
     "OptimizerPGD",
     "ReColorAdv",

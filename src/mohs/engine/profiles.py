@@ -23,6 +23,7 @@ from mohs.attacks.perceptual.recoloradv import ReColorAdv
 from mohs.attacks.spatial.grid import SpatialGrid
 from mohs.attacks.spatial.stadv import StAdv
 from mohs.attacks.spatial.worst_of_k import WorstOfK
+from mohs.attacks.transfer.noisy_copies import NoisyCopies
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import Loss, cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Model
@@ -124,7 +125,7 @@ def quick(threat: Threat, model: Model) -> list[Step]:
 
 def deep(threat: Threat, model: Model) -> list[Step]:
     """`standard`, then on what it left, closest margins first: the attacks of AutoAttack's plus version with every target and
-    more restarts, and in Linf the search across kinks that outdoes them where gradients are flat."""
+    more restarts, noisy copies of the model, and in Linf the search across kinks that outdoes them where gradients are flat."""
     if not isinstance(threat, NormThreat):
         return _transformed(threat, points=100, pgd=PGD(steps=100, step_size=0.05, restarts=10), grid=SpatialGrid(), crafted=True)
     short, targeted, note = _losses(model.classes)
@@ -148,6 +149,7 @@ def deep(threat: Threat, model: Model) -> list[Step]:
         ),
         Step("apgd-margin", (APGDTargeted(steps=200, targets=9, loss=logit_difference, multi_epsilon=l1),)),
         Step("fab-t x5", (FABT(steps=100, targets=9, restarts=5),)),
+        Step("noisy-copies", (NoisyCopies(restarts=5),)),
         *([Step("anneal-flip", (AnnealFlip(restarts=3),))] if threat.name == "linf" else []),
     ]
     return [*decide, *(replace(step, closest_first=True) for step in beyond), curve]
