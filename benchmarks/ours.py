@@ -175,6 +175,36 @@ def _recheck(model: nn.Module, x: Tensor, y: Tensor, epsilon: float, result) -> 
     return {"rechecked": checked, "recheck_failed": failed}
 
 
+def curve(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> dict:
+    """The curve of every norm against `quick` at six epsilons each, where 10, 25, 40, 55, 70 and 85% of the distances lie; the
+    epsilon given is not used."""
+    norms = ["linf", "l2", "l1", "l0"]
+    seconds, found = timed(lambda: mohs.curve(model, (x, y), norms=norms))
+    report: dict = {"seconds": seconds, "norms": {}}
+    for norm in norms:
+        far = found.distances[norm]
+        places = [float(far[(far > 0) & far.isfinite()].quantile(q / 100)) for q in (10, 25, 40, 55, 70, 85)]
+        spent, result = timed(
+            lambda norm=norm, places=places: mohs.audit(
+                model, (x, y), threats=[f"{norm}:{place!r}" for place in places], profile="quick"
+            )
+        )
+        rows = []
+        for place, threat in zip(places, result.verdict.threats, strict=True):
+            broken = torch.from_numpy(threat.status[threat.ids.argsort()] == "broken")
+            late = int((broken & (far > 1.02 * place)).sum())
+            rows.append(
+                {"epsilon": place, "curve": found.robust_accuracy(norm, place), "quick": threat.score.low, "late": late / len(x)}
+            )
+        report["norms"][norm] = {"seconds_of_quick": spent, "at": rows}
+    every = [row for norm in report["norms"].values() for row in norm["at"]]
+    worst = {
+        "worst_over_quick": max(row["curve"] - row["quick"] for row in every),
+        "worst_late": max(row["late"] for row in every),
+    }
+    return report | worst
+
+
 JOBS = {
     "pgd40": pgd40,
     "pgd40-compiled": pgd40_compiled,
@@ -182,6 +212,7 @@ JOBS = {
     "stopping": stopping,
     "standard": audit("standard"),
     "quick": audit("quick"),
+    "curve": curve,
     "memory": memory,
     "truth-quick": truth("quick"),
     "truth-standard": truth("standard"),
@@ -190,7 +221,7 @@ JOBS = {
 
 def main(job: str, name: str, epsilon: str, n: str) -> None:
     torch.manual_seed(0)
-    correct = not job.startswith(("truth", "memory"))
+    correct = not job.startswith(("truth", "memory", "curve"))
     model, x, y = case(name, int(n), correct)
     print(json.dumps(JOBS[job](model, x, y, float(epsilon))))
 

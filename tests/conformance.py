@@ -73,7 +73,7 @@ class Row:
     """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear
     model it needs, by norm; transformations have closed forms of their own in test_transforms.py. random: whether the
     seed matters. refuses: goals it declines by Refused. after: the attack whose successes it starts from. restarts: False
-    where a restart is another thing."""
+    where a restart is another thing. copies: its gradients are those of copies of the model, one forward pass each."""
 
     options: dict[str, object]
     threats: tuple[str, ...]
@@ -81,6 +81,7 @@ class Row:
     random: bool = False
     refuses: tuple[str, ...] = ()
     after: tuple[str, dict[str, object]] | None = None
+    copies: bool = False
 
 
 def budgets(*norms: str) -> tuple[str, ...]:
@@ -118,6 +119,12 @@ ROWS: dict[str, Row] = {
     "pgd-optimizer": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.3, "l1": 3.0}),
     "jitter": Row({"steps": 20, "scale": 3.0}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.1}, random=True),
     "gama": Row({"steps": 20}, budgets("linf"), {"linf": EXACT}, random=True),
+    "anneal-flip": Row(
+        {"steps": 15, "starts": 3, "targets": 2, "rounds": 2, "entries": 40, "together": 4},
+        budgets("linf"),
+        {"linf": EXACT},
+        random=True,
+    ),
     "slide": Row({"steps": 30}, budgets("l1"), {"l1": 1.05}, random=True),
     "pgd-l0": Row({"steps": 30}, budgets("l0"), {"l0": 3.0}, random=True),
     "sparse-rs": Row({"queries": 200}, budgets("l0"), {"l0": 4.0}, random=True),
@@ -126,6 +133,9 @@ ROWS: dict[str, Row] = {
     "si-fgsm": Row({"scales": 3}, budgets("linf"), {"linf": EXACT}),
     "vmi-fgsm": Row({"neighbours": 4}, budgets("linf", "l2"), dict.fromkeys(("linf", "l2"), EXACT), random=True),
     "vni-fgsm": Row({"neighbours": 4}, budgets("linf"), {"linf": EXACT}, random=True),
+    "noisy-copies": Row(
+        {"steps": 25, "copies": 2}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.1, "l1": 1.1}, random=True, copies=True
+    ),
     "cw": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1}, (*free("l2"), "l2:0.25"), {"l2": 1.03}),
     "cw-linf": Row({"steps": 40, "initial_const": 0.01, "iterations": 250}, (*free("linf"), "linf:0.03"), {"linf": 1.15}),
     "cw-l0": Row({"steps": 30, "initial_const": 0.1, "iterations": 250}, (*free("l0"), "l0:20"), {"l0": 2.0}),
@@ -136,6 +146,13 @@ ROWS: dict[str, Row] = {
     "ddn": Row({"steps": 60}, (*free("l2"), "l2:0.25"), {"l2": 1.01}),
     "fmn": Row({"steps": 60}, (*free(*ALL), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.05, "l0": 2.0}),
     "alma": Row({"steps": 200, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.1, "l1": 1.5}),
+    "squeeze": Row(
+        {"rounds": 10, "steps": 12, "targets": 2, "gap": 0.5},
+        free("linf", "l2"),
+        {"linf": 1.03, "l2": 1.1},
+        random=True,
+        after=("bim", {"steps": 10, "step_size": 0.3}),
+    ),
     "sigma-zero": Row({"steps": 60}, (*free("l0"), "l0:6"), {"l0": 2.0}),
     "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
     "brendel-bethge": Row(

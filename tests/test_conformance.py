@@ -198,8 +198,9 @@ def test_counts_are_those_of_the_module(name: str, threat: str) -> None:
     w, counter = counted()
     run = go(name, w, threat)
     out = run.outcome
-    assert counter.forwards == int(run.queries.sum())
-    assert counter.backwards == int(out.backwards.sum())
+    elsewhere = int(out.backwards.sum()) if row(name).copies else 0
+    assert counter.forwards == int(run.queries.sum()) - elsewhere
+    assert counter.backwards == int(out.backwards.sum()) - elsewhere
     forwards, backwards = attack(name).passes(CLASSES)
     assert int(out.forwards.max()) <= forwards
     assert int(out.backwards.max()) <= backwards

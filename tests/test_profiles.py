@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import mohs
-from mohs.attacks import APGD, FABT, APGDTargeted, SpatialGrid, Square
+from mohs.attacks import APGD, FABT, AnnealFlip, APGDTargeted, NoisyCopies, SpatialGrid, Square
 from mohs.attacks.gradient.apgd import towards
 from mohs.auditing import make_job
 from mohs.engine.profiles import PROFILES, Step, find_profile, outline
@@ -93,19 +93,30 @@ def test_few_classes_get_another_loss_and_the_stage_says_so(classes: int, short,
                 assert step.note is None
 
 
+def test_deep_ends_in_linf_with_the_search_across_kinks():
+    step = composed("deep", "linf")[-2]
+    (attack,) = step.attacks
+    assert type(attack) is AnnealFlip
+    assert (attack.restarts, attack.targets, attack.starts, attack.steps, attack.rounds) == (3, 3, 20, 100, 16)
+    assert (attack.temperature, attack.step_size, attack.entries, attack.together) == ((0.8, 0.02), (0.5, 0.005), 1024, 32)
+
+
 def test_deep_begins_with_standard_and_adds_the_plus_attacks():
     for norm in THREATS:
         steps, standard = composed("deep", norm), composed("standard", norm)
         assert steps[:4] == standard[:4]
         assert steps[-1] == standard[-1]
-        names = ["apgd-ce x5", "apgd-dlr x5", "apgd-t all", "apgd-margin", "fab-t x5"]
-        assert [step.name for step in steps[4:-1]] == names
-        ce, short, every, margin, fab = (step.attacks[0] for step in steps[4:-1])
+        names = ["apgd-ce x5", "apgd-dlr x5", "apgd-t all", "apgd-margin", "fab-t x5", "noisy-copies"]
+        assert [step.name for step in steps[4:-1]] == [*names, "anneal-flip"] if norm == "linf" else names
+        assert [step.closest_first for step in steps] == [False] * 4 + [True] * (len(steps) - 5) + [False]
+        ce, short, every, margin, fab, copies = (step.attacks[0] for step in steps[4:10])
         assert (ce.steps, ce.restarts, ce.loss) == (100, 5, cross_entropy)
         assert (short.steps, short.restarts, short.loss) == (100, 5, dlr)
         assert (every.steps, every.targets, every.loss) == (200, 9, dlr_targeted)
         assert (margin.steps, margin.targets, margin.loss) == (200, 9, logit_difference)
         assert (fab.steps, fab.restarts, fab.targets) == (100, 5, 9)
+        assert type(copies) is NoisyCopies
+        assert (copies.steps, copies.copies, copies.restarts, copies.loss) == (50, 5, 5, logit_difference)
         assert all(attack.multi_epsilon == (norm == "l1") for attack in (ce, short, every, margin))
     assert composed("deep", "linf", model(100))[6].attacks[0].targets == 99
 

@@ -561,3 +561,15 @@ def test_a_picture_of_the_page_can_be_taken(browser: Chrome, page: Path, tmp_pat
     with Image.open(screenshot(browser, page, tmp_path / "page.png", 1280, 800)) as picture:
         assert picture.size == (1280, 800)
         assert len(set(picture.convert("L").tobytes())) > 50
+
+
+def test_what_was_spent_is_told(verdict: Verdict) -> None:
+    """Every pass of the stages, and the dearest stages by name; a line in the terminal for `deep` alone."""
+    for found, told in zip(verdict.threats, as_json(verdict)["threats"], strict=True):
+        passes = sum(stage.forwards + stage.backwards for stage in found.stages)
+        assert told["spent"]["forwards"] + told["spent"]["backwards"] == passes
+        assert told["spent"]["queries"] == sum(stage.queries for stage in found.stages)
+        line = words.spent(found)
+        assert line.startswith(f"{found.text} cost {passes:,} passes")
+        dearest = max(found.stages, key=lambda stage: stage.forwards + stage.backwards)
+        assert f"{dearest.name} {(dearest.forwards + dearest.backwards) / passes:.1%} on {dearest.tried} examples" in line

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mohs.attacks.blackbox.gen_attack import GenAttack
     from mohs.attacks.blackbox.square import Square
     from mohs.attacks.gradient.acg import ACG
+    from mohs.attacks.gradient.anneal_flip import AnnealFlip
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
     from mohs.attacks.gradient.gama import GAMA
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mohs.attacks.minimal.jsma import JSMA
     from mohs.attacks.minimal.lbfgs import LBFGS
     from mohs.attacks.minimal.pdpgd import PDPGD
+    from mohs.attacks.minimal.squeeze import Squeeze
     from mohs.attacks.minimal.superdeepfool import SuperDeepFool
     from mohs.attacks.perceptual.lpa import LPA, FastLPA
     from mohs.attacks.perceptual.on_manifold import OnManifold
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from mohs.attacks.spatial.wasserstein import WassersteinDual, WassersteinFrankWolfe
     from mohs.attacks.spatial.worst_of_k import WorstOfK
     from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM, VNIFGSM
+    from mohs.attacks.transfer.noisy_copies import NoisyCopies
     from mohs.attacks.universal.replay import Replay
 
 TABLE: dict[str, str] = {
@@ -73,6 +76,7 @@ TABLE: dict[str, str] = {
     "pgd-optimizer": "mohs.attacks.gradient.optimizer:OptimizerPGD",
     "jitter": "mohs.attacks.gradient.jitter:Jitter",
     "gama": "mohs.attacks.gradient.gama:GAMA",
+    "anneal-flip": "mohs.attacks.gradient.anneal_flip:AnnealFlip",
     "slide": "mohs.attacks.gradient.slide:SLIDE",
     "pgd-l0": "mohs.attacks.sparse.pgd_l0:PGDL0",
     "sparse-rs": "mohs.attacks.sparse.sparse_rs:SparseRS",
@@ -81,6 +85,7 @@ TABLE: dict[str, str] = {
     "si-fgsm": "mohs.attacks.transfer.fgsm:SIFGSM",
     "vmi-fgsm": "mohs.attacks.transfer.fgsm:VMIFGSM",
     "vni-fgsm": "mohs.attacks.transfer.fgsm:VNIFGSM",
+    "noisy-copies": "mohs.attacks.transfer.noisy_copies:NoisyCopies",
     "cw": "mohs.attacks.minimal.cw:CW",
     "cw-linf": "mohs.attacks.minimal.cw_linf:CWLinf",
     "cw-l0": "mohs.attacks.minimal.cw_l0:CWL0",
@@ -94,6 +99,7 @@ TABLE: dict[str, str] = {
     "sigma-zero": "mohs.attacks.sparse.sigma_zero:SigmaZero",
     "pdpgd": "mohs.attacks.minimal.pdpgd:PDPGD",
     "brendel-bethge": "mohs.attacks.minimal.brendel_bethge:BrendelBethge",
+    "squeeze": "mohs.attacks.minimal.squeeze:Squeeze",
     "bisection": "mohs.attacks.minimal.bisection:Bisection",
     "replay": "mohs.attacks.universal.replay:Replay",
     "spatial-grid": "mohs.attacks.spatial.grid:SpatialGrid",
@@ -189,6 +195,7 @@ __all__ = [
     "VNIFGSM",
     "APGDTargeted",
     "AdversarialPatch",
+    "AnnealFlip",
     "Bisection",
     "BrendelBethge",
     "CWLinf",
@@ -196,6 +203,7 @@ __all__ = [
     "FastLPA",
     "GenAttack",
     "Jitter",
+    "NoisyCopies",
     "OnManifold",
     "OnePixel",
     "OptimizerPGD",
@@ -206,6 +214,7 @@ __all__ = [
     "SparseRS",
     "SpatialGrid",
     "Square",
+    "Squeeze",
     "StAdv",
     "SuperDeepFool",
     "WassersteinDual",

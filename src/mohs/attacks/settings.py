@@ -34,6 +34,7 @@ def _value(owner: str, field: dataclasses.Field[object], value: object) -> objec
     if callable(default):
         return by_name(value) if isinstance(value, str) else value
     kind = type(default)
+    value = tuple(value) if isinstance(value, list) else value
     if isinstance(value, str) and kind is bool and value.lower() in ("true", "false", "yes", "no"):
         return value.lower() in ("true", "yes")
     if isinstance(value, str) and kind in (int, float):
@@ -45,4 +46,4 @@ def _value(owner: str, field: dataclasses.Field[object], value: object) -> objec
         return float(value)
     if default is not None and default is not dataclasses.MISSING and not isinstance(value, kind):
         raise RequestError(f"{owner}: {field.name} should be {kind.__name__}, not {value!r}")
-    return tuple(value) if isinstance(value, list) else value
+    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -38,10 +38,16 @@ class Progress:
 
 @dataclass
 class Cases:
-    """What is known of every example under one threat and goal, by position in the data."""
+    """What is known of every example under one threat and goal, by position in the data. margin: of the last attempt that
+    failed."""
 
     applies: np.ndarray
     broken: np.ndarray
+    margin: np.ndarray
+
+    @staticmethod
+    def unseen(n: int) -> Cases:
+        return Cases(np.ones(n, bool), np.zeros(n, bool), np.full(n, -np.inf))
 
     def learn(self, positions: np.ndarray, table: pa.Table, threat: Threat) -> None:
         status = table["status"].to_numpy(zero_copy_only=False)
@@ -49,6 +55,7 @@ class Cases:
         self.applies[positions[status == Status.INAPPLICABLE]] = False
         inside = distance <= threat.epsilon * (1 + 1e-6) + threat.rounding()
         self.broken[positions[(status == Status.BROKEN) & inside]] = True
+        self.margin[positions] = table["margin"].to_numpy(zero_copy_only=False)
 
     @property
     def open(self) -> np.ndarray:
@@ -64,17 +71,24 @@ def execute(run: Run, prepared: Prepared, threats: list[Threat], data: Examples)
         driver = Driver(run, plan, threats, data, does, deadline)
         clean = []
         for goal in range(len(plan.goals)):
-            cases = Cases(np.ones(len(data), bool), np.zeros(len(data), bool))
+            cases = Cases.unseen(len(data))
             yield from driver.stage(Unit(-1, goal, -1, 0), None, np.arange(len(data)), cases)
             clean.append(cases)
         driver.keep_gallery()
         for t in range(len(threats)):
             for goal in range(len(plan.goals)):
-                cases = Cases(clean[goal].applies.copy(), clean[goal].broken.copy())
+                cases = replace(
+                    clean[goal],
+                    applies=clean[goal].applies.copy(),
+                    broken=clean[goal].broken.copy(),
+                    margin=clean[goal].margin.copy(),
+                )
                 for s, stage in enumerate(plan.threats[t].stages):
                     if stage.inapplicable is None:
-                        rows = cases.open if stage.kind == "decide" else clean[goal].open
-                        yield from driver.stage(Unit(t, goal, s, 0), stage, np.flatnonzero(rows), cases)
+                        rows = np.flatnonzero(cases.open if stage.kind == "decide" else clean[goal].open)
+                        if stage.closest_first:
+                            rows = rows[np.argsort(-cases.margin[rows], kind="stable")]
+                        yield from driver.stage(Unit(t, goal, s, 0), stage, rows, cases)
     if not run.complete:
         run.event("complete")
 
@@ -123,7 +137,7 @@ class Driver:
         """Even parts, at most a cohort each, as many for every process."""
         most, processes = max(1, self.plan.cohort // width), self.plan.processes
         parts = -(-len(rows) // (most * processes)) * processes
-        return [part for part in np.array_split(rows, max(1, min(parts, len(rows)))) if len(part)]
+        return [np.sort(part) for part in np.array_split(rows, max(1, min(parts, len(rows)))) if len(part)]
 
     def _tasks(self, units: dict[Unit, np.ndarray], measures: bool) -> Iterator[Task]:
         for unit, positions in units.items():

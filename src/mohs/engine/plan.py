@@ -17,7 +17,7 @@ LEAST_COHORT = 32  # examples: with fewer in lockstep, what a step costs beside 
 
 
 class StagePlan(BaseModel):
-    """attacks: specs. inapplicable: why the stage is not run, else None."""
+    """attacks: specs. inapplicable: why the stage is not run, else None. closest_first: units by falling margin."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
@@ -25,6 +25,7 @@ class StagePlan(BaseModel):
     attacks: list[dict[str, Any]]
     inapplicable: str | None = None
     note: str | None = None
+    closest_first: bool = False
 
 
 class ThreatPlan(BaseModel):
@@ -120,4 +121,6 @@ def _stage(step: Step, threat: Threat, goal: Goal, model: Model) -> StagePlan:
     except Refused as refusal:
         reason = str(refusal)
     specs = [{"attack": attacks.name_of(attack), **attack.spec()} for attack in step.attacks]
-    return StagePlan(name=step.name, kind=step.kind, attacks=specs, inapplicable=reason, note=step.note)
+    return StagePlan(
+        name=step.name, kind=step.kind, attacks=specs, inapplicable=reason, note=step.note, closest_first=step.closest_first
+    )

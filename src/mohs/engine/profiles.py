@@ -7,12 +7,13 @@ of the robustness curve.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from mohs.attacks.base import Attack
 from mohs.attacks.blackbox.square import Square
+from mohs.attacks.gradient.anneal_flip import AnnealFlip
 from mohs.attacks.gradient.apgd import APGD, APGDTargeted
 from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.minimal.bisection import Bisection
@@ -26,6 +27,7 @@ from mohs.attacks.spatial.grid import SpatialGrid
 from mohs.attacks.spatial.patch import AdversarialPatch
 from mohs.attacks.spatial.stadv import StAdv
 from mohs.attacks.spatial.worst_of_k import WorstOfK
+from mohs.attacks.transfer.noisy_copies import NoisyCopies
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import Loss, cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Model
@@ -50,12 +52,14 @@ from mohs.threat import (
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a profile: attacks run one after the other on the same rows."""
+    """One stage of a profile: attacks run one after the other on the same rows. closest_first: in units by falling margin of
+    the attempts before, so that a limit of time cuts off what is least likely to fall."""
 
     name: str
     attacks: tuple[Attack, ...]
     kind: str = "decide"
     note: str | None = None
+    closest_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def quick(threat: Threat, model: Model) -> list[Step]:
 
 
 def deep(threat: Threat, model: Model) -> list[Step]:
-    """`standard` and beyond: more losses, restarts and targets, and the attacks of AutoAttack's plus version."""
+    """`standard`, then on what it left, closest margins first: the attacks of AutoAttack's plus version with every target and
+    more restarts, noisy copies of the model, and in Linf the search across kinks that outdoes them where gradients are flat."""
     if not isinstance(threat, NormThreat):
         return _transformed(threat, points=100, pgd=PGD(steps=100, step_size=0.05, restarts=10), grid=SpatialGrid(), crafted=True)
     short, targeted, note = _losses(model.classes)
@@ -141,8 +146,7 @@ def deep(threat: Threat, model: Model) -> list[Step]:
     if model.random:
         return [*decide, curve]
     l1 = threat.name == "l1"
-    return [
-        *decide,
+    beyond = [
         Step("apgd-ce x5", (APGD(steps=100, loss=cross_entropy, restarts=5, multi_epsilon=l1),)),
         Step("apgd-dlr x5", (APGD(steps=100, loss=short, restarts=5, multi_epsilon=l1),), note=note),
         Step(
@@ -152,8 +156,10 @@ def deep(threat: Threat, model: Model) -> list[Step]:
         ),
         Step("apgd-margin", (APGDTargeted(steps=200, targets=9, loss=logit_difference, multi_epsilon=l1),)),
         Step("fab-t x5", (FABT(steps=100, targets=9, restarts=5),)),
-        curve,
+        Step("noisy-copies", (NoisyCopies(restarts=5),)),
+        *([Step("anneal-flip", (AnnealFlip(restarts=3),))] if threat.name == "linf" else []),
     ]
+    return [*decide, *(replace(step, closest_first=True) for step in beyond), curve]
 
 
 def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, crafted: bool = False) -> list[Step]:
@@ -200,7 +206,12 @@ PROFILES = {
             "AutoAttack's standard version: composition, budgets and order, comparable with RobustBench",
             standard,
         ),
-        Profile("deep", "1", "`standard`, then AutoAttack's plus attacks, every target and more restarts", deep),
+        Profile(
+            "deep",
+            "2",
+            "`standard`, then AutoAttack's plus attacks, every target, more restarts and a search across kinks",
+            deep,
+        ),
     )
 }
 

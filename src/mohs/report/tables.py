@@ -93,6 +93,12 @@ def _threat(threat: ThreatVerdict) -> dict[str, Any]:
         "median_distance": finite(float(np.median(threat.distance))) if len(broken) else None,
         "undecided_reasons": threat.reasons,
         "broken_by": broken_by(threat),
+        "spent": {
+            "forwards": sum(stage.forwards for stage in threat.stages),
+            "backwards": sum(stage.backwards for stage in threat.stages),
+            "queries": sum(stage.queries for stage in threat.stages),
+            "seconds": finite(sum(stage.seconds for stage in threat.stages)),
+        },
         "stages": [_plain(stage) for stage in threat.stages],
     }
 

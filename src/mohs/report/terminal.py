@@ -8,14 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mohs.report.tables import broken_by
-from mohs.report.words import cost, count, interval, percent, score
+from mohs.report.words import cost, count, interval, percent, score, spent
 from mohs.store.verdict import ThreatVerdict, Verdict
 
 SHOWN = 3  # attacks named a threat
 
 
 def summary(verdict: Verdict) -> RenderableType:
-    """The verdict first, then why examples are undecided; stamped with the profile."""
+    """The verdict first, then what `deep` spent where, then why examples are undecided; stamped with the profile."""
     stamp = f"profile {verdict.profile}, n = {verdict.clean.n}, 95% intervals"
     table = Table(box=None, pad_edge=False, header_style="bold", caption=escape(stamp), caption_justify="left")
     table.add_column("threat", overflow="fold", min_width=10)
@@ -27,7 +27,8 @@ def summary(verdict: Verdict) -> RenderableType:
     table.add_column("time", justify="right", no_wrap=True)
     for threat in verdict.threats:
         table.add_row(*(escape(cell) for cell in _row(verdict, threat)))
-    return Group(table, *_undecided(verdict))
+    costs = [Text(spent(threat)) for threat in verdict.threats] if verdict.profile.startswith("deep") else []
+    return Group(table, *costs, *_undecided(verdict))
 
 
 def _row(verdict: Verdict, threat: ThreatVerdict) -> list[str]:
