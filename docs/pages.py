@@ -97,7 +97,7 @@ def _examples(kind: type[Attack]) -> tuple[nn.Module | Prepared, Tensor, Tensor]
 
 def _attacked(name: str, kind: type[Attack], model: nn.Module | Prepared, x: Tensor, y: Tensor, threat: Threat) -> Outcome:
     options = OPTIONS.get(name, {})
-    if name == "bisection":  # it begins where another attack ended
+    if name in ("bisection", "squeeze"):  # which begin where another attack ended
         assert isinstance(model, nn.Module)
         prepared = prepare(TorchModel(model, classes=10), x)
         oracle = Oracle.begin(prepared, threat, Untargeted(), x, y, ids=torch.arange(len(x)), stop=False)

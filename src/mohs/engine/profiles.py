@@ -26,6 +26,7 @@ from mohs.attacks.perceptual.recoloradv import ReColorAdv
 from mohs.attacks.spatial.grid import SpatialGrid
 from mohs.attacks.spatial.patch import AdversarialPatch
 from mohs.attacks.spatial.stadv import StAdv
+from mohs.attacks.spatial.wasserstein import WassersteinDual
 from mohs.attacks.spatial.worst_of_k import WorstOfK
 from mohs.attacks.transfer.noisy_copies import NoisyCopies
 from mohs.errors import RequestError, UnknownName
@@ -157,7 +158,7 @@ def deep(threat: Threat, model: Model) -> list[Step]:
         Step("apgd-margin", (APGDTargeted(steps=200, targets=9, loss=logit_difference, multi_epsilon=l1),)),
         Step("fab-t x5", (FABT(steps=100, targets=9, restarts=5),)),
         Step("noisy-copies", (NoisyCopies(restarts=5),)),
-        *([Step("anneal-flip", (AnnealFlip(restarts=3),))] if threat.name == "linf" else []),
+        *([Step("anneal-flip", (AnnealFlip(),))] if threat.name == "linf" else []),
     ]
     return [*decide, *(replace(step, closest_first=True) for step in beyond), curve]
 
@@ -169,7 +170,7 @@ def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, craft
         "semantic": [Step("worst-of-k", (WorstOfK(k=points),)), Step("pgd", (pgd,))],
         "flow": [Step("pgd", (pgd,)), *([Step("stadv", (StAdv(tau=0.001),))] if crafted else [])],
         "recolor": [Step("pgd", (pgd,)), *([Step("recoloradv", (ReColorAdv(),))] if crafted else [])],
-        "wasserstein": [Step("pgd", (pgd,))],
+        "wasserstein": [Step("wasserstein-dual", (WassersteinDual(steps=2 * pgd.steps),)), Step("pgd", (pgd,))],
         "patch": [Step("patch", (AdversarialPatch(restarts=5 if crafted else 1),)), Step("pgd", (pgd,))],
         "manifold": [Step("pgd", (pgd,)), *([Step("on-manifold", (OnManifold(),))] if crafted else [])],
         "perceptual": [Step("ppgd", (PPGD(),)), Step("lpa", (LPA(),)), *(_patient() if crafted else [])],

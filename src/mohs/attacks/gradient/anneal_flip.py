@@ -36,6 +36,17 @@ class AnnealFlip(Attack):
     Our own, of parts that are known: a smooth derivative behind an exact ReLU is from Xie, Tan, Gong, Yuille, Le, 2020,
     arXiv:2006.14536, where it trains; local search over the corners of the ball from Moon, An, Song, ICML 2019,
     arXiv:1905.06635, there over blocks and without gradients.
+
+    When to use: last, on the few that everything else left, as `deep` does. Of 20 digits of a robustly trained MNIST network that an
+    exact solver broke and 10 x 100 steps of PGD do not, it breaks 13 to 15 at a restart; AutoAttack's parts break none. A survivor
+    costs tens of thousands of forward passes. A verdict on hard examples by any attack stays an upper bound.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(64)
+    >>> left = ~attacks.PGD()(model, x, y, threat="linf:0.2").broken
+    >>> outcome = attacks.AnnealFlip(steps=20, starts=5, rounds=4)(model, x[left], y[left], threat="linf:0.2")
+    >>> int(outcome.broken.sum()) >= 3
+    True
     """
 
     steps: int = 100

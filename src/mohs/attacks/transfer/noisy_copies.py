@@ -24,6 +24,15 @@ class NoisyCopies(Attack):
     step_size: in units of epsilon. The copies are the same whatever the seed. Each step costs two forward passes, one of a copy
     and one of the model.
     Our own, after the copies of LGV (Gubri et al., ECCV 2022, arXiv:2207.13129), which are trained on.
+
+    When to use: on a defended model whose own gradients lead nowhere although small changes of its weights would change little
+    of what it says. On honestly trained networks it finds nothing that PGD does not.
+
+    >>> from mohs import attacks, demo
+    >>> model, x, y = demo.example(16)
+    >>> outcome = attacks.NoisyCopies(steps=20)(model, x, y, threat="linf:0.3")
+    >>> int(outcome.broken.sum()) >= 8
+    True
     """
 
     steps: int = 50
