@@ -37,8 +37,8 @@ class AnnealFlip(Attack):
     arXiv:2006.14536, where it trains; local search over the corners of the ball from Moon, An, Song, ICML 2019,
     arXiv:1905.06635, there over blocks and without gradients.
 
-    When to use: last, on the few that everything else left, as `deep` does. Of 20 digits of a robustly trained MNIST network that an
-    exact solver broke and 10 x 100 steps of PGD do not, it breaks 13 to 15 at a restart; AutoAttack's parts break none. A survivor
+    When to use: last, on the few that all else left, as `deep` does. Of 20 digits of a robustly trained MNIST network that an
+    exact solver broke and 10 x 100 steps of PGD do not, it breaks 13 to 15 at a restart; the rest of `deep` none. A survivor
     costs tens of thousands of forward passes. A verdict on hard examples by any attack stays an upper bound.
 
     >>> from mohs import attacks, demo
