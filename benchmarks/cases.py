@@ -17,11 +17,14 @@ EPSILON = {  # of the side-by-side comparisons
 }
 
 
+def folder() -> Path:
+    return Path(os.environ.get("MOHS_CASES", Path(__file__).parents[1] / "../shared/cases"))
+
+
 def zoo():
-    folder = Path(os.environ.get("MOHS_CASES", Path(__file__).parents[1] / "../shared/cases"))
-    spec = importlib.util.spec_from_file_location("cases_zoo", folder / "cases.py")
-    if spec is None or spec.loader is None or not (folder / "cases.py").exists():
-        raise SystemExit(f"the cases are not at {folder}: set MOHS_CASES")
+    spec = importlib.util.spec_from_file_location("cases_zoo", folder() / "cases.py")
+    if spec is None or spec.loader is None or not (folder() / "cases.py").exists():
+        raise SystemExit(f"the cases are not at {folder()}: set MOHS_CASES")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import mohs
-from benchmarks.cases import case, zoo
-from mohs.attacks import PGD
+from benchmarks.cases import case, folder, zoo
+from mohs.attacks import CW, PGD, DeepFool
+from mohs.attacks.base import Attack
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
@@ -205,7 +206,37 @@ def curve(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> dict:
     return report | worst
 
 
+def nearest(make: Callable[[], Attack]) -> Callable[..., dict]:
+    def job(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> dict:
+        """The median L2 distance of an attack without a budget, preparing included; the epsilon given is not used."""
+        seconds, outcome = timed(lambda: make()(model, x, y, threat="l2:inf"))
+        median = float(outcome.distance.median())
+        return {"seconds": seconds, "broken": int(outcome.broken.sum()), "n": len(x), "median": median}
+
+    return job
+
+
+def hard(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> dict:
+    """`deep` on the images of mnist_cnn_a_adv that an exact solver broke at 0.3 and 10 x 100 steps of PGD do not."""
+    truth = json.loads((folder() / "ground_truth.json").read_text())
+    rows = torch.tensor(truth["bab_attack"]["mnist_cnn_a_adv"]["unsafe"])
+    cases = zoo()
+    x, y = (part[rows] for part in cases.data(cases.load("mnist_cnn_a_adv")[1]))
+    seconds, result = timed(lambda: mohs.audit(model, (x, y), threats=[mohs.Linf(0.3)], profile="deep"))
+    threat = result.verdict.threats[0]
+    return {
+        "seconds": seconds,
+        "broken": threat.boundary,
+        "n": len(x),
+        "by": {stage.name: stage.broken for stage in threat.stages if stage.broken},
+    }
+
+
 JOBS = {
+    "cw": nearest(lambda: CW(search_steps=5, steps=200)),
+    "deepfool": nearest(DeepFool),
+    "hard": hard,
+    "deep": audit("deep"),
     "pgd40": pgd40,
     "pgd40-compiled": pgd40_compiled,
     "overhead": overhead,

@@ -76,6 +76,29 @@ def run(peer: str, attack: str, model: nn.Module, x, y, epsilon: float):
                 wrapped, eps=epsilon, eps_step=step, max_iter=40, batch_size=128, num_random_init=1, verbose=False
             )
             return torch.tensor(made.generate(x.numpy(), y.numpy()))
+        case "foolbox", "cw" | "deepfool":
+            import foolbox
+
+            options = {"cw": {"binary_search_steps": 5, "steps": 200}, "deepfool": {"steps": 50}}[attack]
+            made = {"cw": foolbox.attacks.L2CarliniWagnerAttack, "deepfool": foolbox.attacks.L2DeepFoolAttack}[attack](**options)
+            return made(foolbox.PyTorchModel(model, bounds=(0, 1)), x, y, epsilons=None)[1]
+        case "adv-lib", "cw":
+            import adv_lib.attacks
+
+            return adv_lib.attacks.carlini_wagner_l2(model, x, y, max_iterations=200, binary_search_steps=5)
+        case "adv-lib", "deepfool":
+            import adv_lib.attacks
+
+            return adv_lib.attacks.df(model, x, y, steps=50)
+        case "torchattacks", "cw" | "deepfool":
+            import torchattacks
+
+            made = torchattacks.CW(model, c=1, steps=200) if attack == "cw" else torchattacks.DeepFool(model, steps=50)
+            return made(x, y)
+        case "cleverhans", "cw":
+            from cleverhans.torch.attacks.carlini_wagner_l2 import carlini_wagner_l2
+
+            return carlini_wagner_l2(model, x, 10, y=y, max_iterations=200, binary_search_steps=5)
         case "autoattack", _:
             from pyautoattack import AutoAttack
 
@@ -107,6 +130,7 @@ def main(peer: str, attack: str, name: str, epsilon: str, n: str) -> None:
         "forwards": counted.forwards,
         "backwards": counted.backwards,
         "farthest": float((adversarial - x).abs().max()),
+        "median_l2": float((adversarial - x).flatten(1).norm(dim=1).masked_fill(~broken, float("inf")).median()),
     }
     print(json.dumps(facts))
 

@@ -144,6 +144,44 @@ def kills() -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {"failed": done.stderr[-500:]}
 
 
+def carlini() -> dict[str, Any]:
+    """C&W of five search steps and 200 steps each."""
+    return _nearest("cw", "cifar_cnn_a_adv", ["foolbox", "adv-lib", "torchattacks", "cleverhans"])
+
+
+def deepfool() -> dict[str, Any]:
+    return _nearest("deepfool", "cifar_resnet20", ["foolbox", "adv-lib", "torchattacks"])
+
+
+def _nearest(attack: str, name: str, peers: list[str]) -> dict[str, Any]:
+    """The fastest peer is that of those which succeed on all."""
+    rows = turns(3, lambda: ours(attack, name, 0, 64), *[lambda p=p: peer(p, attack, name, 0, 64) for p in peers])
+    seconds = {who: middle(row) for who, row in zip(["mohs", *peers], rows, strict=True)}
+    whole = [who for who, row in zip(peers, rows[1:], strict=True) if row[0]["broken"] == row[0]["n"]]
+    medians = {"mohs": rows[0][0]["median"]} | {who: row[0]["median_l2"] for who, row in zip(peers, rows[1:], strict=True)}
+    return {
+        "median_seconds": seconds,
+        "median_distance": medians,
+        "succeed_on_all": whole,
+        "over_fastest": seconds["mohs"] / min(seconds[who] for who in whole),
+        "raw": rows,
+    }
+
+
+def hard() -> dict[str, Any]:
+    """Twenty images that only an exact solver was known to break."""
+    return ours("hard", "mnist_cnn_a_adv", 0.3, 20)
+
+
+def deep() -> dict[str, Any]:
+    """`deep` beside what AutoAttack breaks of the same images."""
+    cases = {"cifar_cnn_a_adv": 2 / 255, "cifar_resnet4b_adv": 2 / 255, "cifar_kw_small_8px_c0": 8 / 255}
+    return {
+        name: {"deep": ours("deep", name, e, 128), "autoattack": peer("autoattack", "standard", name, e, 128)}
+        for name, e in cases.items()
+    }
+
+
 MINIMAL = [  # case, images, budgets in passes; norms are all four, but for the first row
     ("cifar_cnn_a_adv", 128, ("l2",), (100, 200, 1000, 2000)),
     ("cifar_cnn_a_adv", 64, ("linf", "l1", "l0"), (100, 200, 1000, 2000)),
@@ -218,7 +256,25 @@ def _optimality(distances: np.ndarray, least: np.ndarray) -> float:
     return float(1 - (mine - best) / (cut - best)) if cut > best else 1.0
 
 
-BENCHES = {f.__name__: f for f in (overhead, stopping, pgd40, memory, kills, curve, minimal, truth, autoattack, compiled)}
+BENCHES = {
+    f.__name__: f
+    for f in (
+        overhead,
+        stopping,
+        pgd40,
+        memory,
+        kills,
+        carlini,
+        deepfool,
+        curve,
+        minimal,
+        hard,
+        truth,
+        autoattack,
+        compiled,
+        deep,
+    )
+}
 
 
 def keep(name: str, found: dict[str, Any]) -> None:
