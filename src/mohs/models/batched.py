@@ -65,7 +65,7 @@ def _places(rows: int, quantum: int) -> Iterator[Tensor]:
     """Rows in other company, in reverse: a few multiples of the quantum, and about half of the rows."""
     ends = torch.arange(rows - 1, -1, -1)
     half = rows // 2 - rows // 2 % quantum - quantum
-    for size in (quantum, 2 * quantum, 3 * quantum, 5 * quantum, half):
+    for size in (quantum, 3 * quantum, half):
         if 0 < size < rows:
             yield ends[(rows - size) // 2 + 1 :][:size]
     yield ends[:quantum]

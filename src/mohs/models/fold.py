@@ -102,9 +102,8 @@ def count_convolutions(module: nn.Module) -> int:
 
 def traced(module: nn.Module) -> fx.GraphModule:
     """A graph of its own around the module's weights, which folding replaces and never writes to."""
-    if isinstance(module, fx.GraphModule):
-        return copy.deepcopy(module)
-    return fx.GraphModule(module, fx.Tracer().trace(module))
+    graph = copy.deepcopy(module.graph) if isinstance(module, fx.GraphModule) else fx.Tracer().trace(module)
+    return fx.GraphModule(module, graph)
 
 
 def _constant(graph: fx.GraphModule, node: object) -> torch.Tensor | None:
