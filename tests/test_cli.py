@@ -514,10 +514,10 @@ def test_an_attack_there_is_not_and_two_lists_at_once(mohs_: Mohs):
 def test_profiles_are_listed(mohs_: Mohs):
     done = mohs_("attacks", "--profiles")
     assert done.code == 0
-    for part in ("quick 1", "standard 1", "deep 1", "square (5000 queries)", "apgd-t (100 steps x 9 targets)"):
+    for part in ("quick 1", "standard 1", "deep 2", "square (5000 queries)", "apgd-t (100 steps x 9 targets)"):
         assert part in done.out
     rows = mohs_("attacks", "--profiles", "--json").json
-    assert {row["profile"] for row in rows} == {"quick 1", "standard 1", "deep 1"}
+    assert {row["profile"] for row in rows} == {"quick 1", "standard 1", "deep 2"}
     transformed = {"spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold"}
     assert {row["threat"] for row in rows} == {"linf", "l2", "l1", "l0", *transformed}
 

@@ -97,7 +97,7 @@ def test_deep_ends_in_linf_with_the_search_across_kinks():
     step = composed("deep", "linf")[-2]
     (attack,) = step.attacks
     assert type(attack) is AnnealFlip
-    assert (attack.restarts, attack.targets, attack.starts, attack.steps, attack.rounds) == (3, 3, 20, 100, 16)
+    assert (attack.restarts, attack.targets, attack.starts, attack.steps, attack.rounds) == (1, 3, 20, 100, 16)
     assert (attack.temperature, attack.step_size, attack.entries, attack.together) == ((0.8, 0.02), (0.5, 0.005), 1024, 32)
 
 
@@ -107,7 +107,7 @@ def test_deep_begins_with_standard_and_adds_the_plus_attacks():
         assert steps[:4] == standard[:4]
         assert steps[-1] == standard[-1]
         names = ["apgd-ce x5", "apgd-dlr x5", "apgd-t all", "apgd-margin", "fab-t x5", "noisy-copies"]
-        assert [step.name for step in steps[4:-1]] == [*names, "anneal-flip"] if norm == "linf" else names
+        assert [step.name for step in steps[4:-1]] == names + ["anneal-flip"] * (norm == "linf")
         assert [step.closest_first for step in steps] == [False] * 4 + [True] * (len(steps) - 5) + [False]
         ce, short, every, margin, fab, copies = (step.attacks[0] for step in steps[4:10])
         assert (ce.steps, ce.restarts, ce.loss) == (100, 5, cross_entropy)
@@ -331,7 +331,7 @@ def test_a_random_model_is_audited_by_the_rand_version():
         ("hue:0.1+contrast:0.2", ["worst-of-k", "pgd"], ["worst-of-k", "pgd"]),
         ("flow:0.05", ["pgd"], ["pgd", "stadv"]),
         ("recolor:0.06", ["pgd"], ["pgd", "recoloradv"]),
-        ("wasserstein:0.01", ["pgd"], ["pgd"]),
+        ("wasserstein:0.01", ["wasserstein-dual", "pgd"], ["wasserstein-dual", "pgd"]),
     ],
 )
 def test_transformed_inputs_have_batteries_of_their_own(text: str, quick: list[str], deep: list[str]):
