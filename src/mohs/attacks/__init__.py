@@ -15,6 +15,8 @@ from mohs.errors import RequestError, UnknownName
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
     from mohs.attacks.blackbox.gen_attack import GenAttack
+    from mohs.attacks.blackbox.nes import NES
+    from mohs.attacks.blackbox.spsa import SPSA
     from mohs.attacks.blackbox.square import Square
     from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
@@ -100,6 +102,8 @@ TABLE: dict[str, str] = {
     "wasserstein-frank-wolfe": "mohs.attacks.spatial.wasserstein:WassersteinFrankWolfe",
     "recoloradv": "mohs.attacks.perceptual.recoloradv:ReColorAdv",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
+    "nes": "mohs.attacks.blackbox.nes:NES",
+    "spsa": "mohs.attacks.blackbox.spsa:SPSA",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
 
@@ -166,12 +170,14 @@ __all__ = [
     "JSMA",
     "LBFGS",
     "MIFGSM",
+    "NES",
     "NIFGSM",
     "PDPGD",
     "PGD",
     "PGDL0",
     "SIFGSM",
     "SLIDE",
+    "SPSA",
     "TABLE",
     "TIFGSM",
     "VMIFGSM",

@@ -34,6 +34,7 @@ class Attack(Settings, ABC):
     knowledge: ClassVar[Knowledge] = Knowledge.GRADIENT  # the least it needs
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
     minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
+    roams: ClassVar[bool] = False  # asks about points outside the set; a minimal attack always may
 
     @abstractmethod
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
@@ -73,7 +74,7 @@ class Attack(Settings, ABC):
         of success are run again on the untouched model, so that a fast guide never hides one."""
         started = time.perf_counter()
         oracle = replace(oracle, goal=self.demanded(oracle.goal))
-        oracle.roams = self.minimal and oracle.threat.epsilon < torch.inf
+        oracle.roams = (self.minimal or self.roams) and oracle.threat.epsilon < torch.inf
         self._run_tries(oracle)
         if oracle.guide.model is not oracle.judge.model and oracle.threat.knowledge > Knowledge.TRANSFER:
             close = oracle.ledger.closest_margin[oracle.ids] > -oracle.guide.slack
