@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from scipy.fft import idctn
 from torch import Tensor, nn
 
 from mohs import attacks
 from mohs.aim import Aim
 from mohs.attacks.blackbox.nes import NES
+from mohs.attacks.blackbox.simba import Basis, SimBA, SimBADCT
 from mohs.attacks.blackbox.slope import slope
 from mohs.attacks.blackbox.spsa import SPSA
 from mohs.errors import Refused
@@ -16,10 +20,16 @@ from mohs.losses import logit_difference
 from mohs.models import Guide, Judge, Prepared, TorchModel
 from mohs.oracle import Oracle
 from mohs.rng import Stream
-from mohs.threat import Threat, Untargeted, parse_threat
+from mohs.threat import Constraints, Threat, Untargeted, parse_threat
 from tests.small import labelled, network
 
 SHAPE = (2, 4, 4)
+SMALL: dict[str, dict[str, object]] = {
+    "nes": {"steps": 2},
+    "spsa": {"steps": 2},
+    "simba": {"queries": 20},
+    "simba-dct": {"queries": 20},
+}
 
 
 class Bowl(nn.Module):
@@ -140,10 +150,96 @@ def test_samples_come_in_pairs(kind: type[NES | SPSA], samples: int) -> None:
         kind(samples=samples)(Bowl(), x, torch.zeros(1, dtype=torch.long), threat="linf:0.1")
 
 
+# SimBA
+
+
+class Plane(nn.Module):
+    """z_0 - z_1 = 100 - <w, x>: far from its boundary."""
+
+    def __init__(self, w: Tensor) -> None:
+        super().__init__()
+        self.w = w
+
+    def forward(self, x: Tensor) -> Tensor:
+        rise = (x.flatten(1).double() * self.w).sum(1)
+        return torch.stack([100 - rise, torch.zeros_like(rise)], 1)
+
+
+@pytest.mark.parametrize("made", [SimBA(queries=40, step=0.1), SimBADCT(queries=40, step=0.1, frequencies=0.5)])
+def test_simba_asks_about_the_other_side_only_where_the_first_fails(made: Basis) -> None:
+    """Followed from what the model was asked: every point is the best so far and one move, plus or minus a direction of
+    length `step` that was not used before; k moves are step sqrt(k) long."""
+    module, x = Watched(Plane(Bowl().w.double())), grey(1)
+    oracle = asking(module, x, torch.zeros(1, dtype=torch.long), "l2:5", stop=False)
+    last = made.run(oracle, x, oracle.threat)
+    assert len(module.seen) == 40
+    assert torch.equal(module.seen[0], x[0])
+    rise = [float((point.flatten().double() * module.module.w).sum()) for point in module.seen]
+    best, kept, used, failed = 0, 0, [], None
+    for i in range(1, 40):
+        move = (module.seen[i] - module.seen[best]).flatten()
+        assert float(move.norm()) == pytest.approx(0.1, rel=1e-4)
+        if failed is not None:
+            assert torch.allclose(move, -failed, atol=1e-6)
+        else:
+            assert all(abs(float(move @ other)) < 1e-5 for other in used), "a direction came twice"
+            used.append(move)
+        better = rise[i] > rise[best]
+        failed = move if not better and failed is None else None
+        best, kept = (i, kept + 1) if better else (best, kept)
+    assert torch.equal(last[0], module.seen[best])
+    assert kept >= 15
+    assert float((last - x).norm()) == pytest.approx(0.1 * kept**0.5, rel=1e-3)
+
+
+def test_a_spent_budget_is_kept_by_projection() -> None:
+    x = grey(2)
+    oracle = asking(Plane(Bowl().w.double()), x, torch.zeros(2, dtype=torch.long), "l2:0.5", stop=False)
+    last = SimBA(queries=200).run(oracle, x, oracle.threat)
+    assert (last - x).flatten(1).norm(dim=1).tolist() == [pytest.approx(0.5, rel=1e-5)] * 2
+    along = (last - x).flatten(1).double() @ oracle.judge.model.module.w  # type: ignore[attr-defined]
+    assert bool((along > 0.8 * 0.5 * Bowl().w.double().norm()).all())  # five directions of 0.2 alone would reach 0.6
+
+
+def test_waves_are_the_orthonormal_cosine_transform() -> None:
+    x = torch.zeros(2 * 6 * 5, 2, 6, 5)
+    waves = SimBADCT().direction(torch.arange(60), x)
+    units = torch.eye(60, dtype=torch.float64).view(60, 2, 6, 5)
+    assert torch.allclose(waves, torch.from_numpy(idctn(units.numpy(), axes=(2, 3), norm="ortho")).float(), atol=1e-6)
+    entries = SimBA().direction(torch.arange(60), x)
+    assert torch.equal(entries, units.float())
+
+
+def test_low_waves_come_first() -> None:
+    """28 frequencies of 224 a side, then 7 more at a time; all of them in the end, in an order of the row's own."""
+    made, x = SimBADCT(), torch.zeros(2, 1, 224, 224)
+    order = made.order(Stream.of(0, torch.arange(2)), parse_threat("l2:1"), x)
+    highest = torch.maximum(order // 224, order % 224)
+    assert torch.equal(order.sort(1).values, torch.arange(224**2).expand(2, -1))
+    assert not torch.equal(order[0], order[1])
+    for side in range(28, 225, 7):
+        assert int(highest[:, : side**2].max()) == side - 1
+    vector = made.order(Stream.of(0, torch.arange(1)), parse_threat("l2:1"), torch.zeros(1, 64))
+    assert set(vector[0, :8].tolist()) == set(range(8))
+
+
+def test_entries_that_may_not_change_are_not_asked_about() -> None:
+    threat = replace(parse_threat("l2:1"), constraints=Constraints(mask=torch.arange(4).expand(SHAPE) == 1))
+    order = SimBA().order(Stream.of(0, torch.arange(3)), threat, grey(3))
+    assert torch.equal(order.sort(1).values, torch.arange(1, 32, 4).expand(3, -1))
+
+
+@pytest.mark.parametrize(("option", "value"), [("frequencies", 0.0), ("frequencies", 1.5), ("stride", 0.0)])
+def test_shares_of_a_side(option: str, value: float) -> None:
+    x, y = grey(1), torch.zeros(1, dtype=torch.long)
+    with pytest.raises(Refused, match=str(value)):
+        SimBADCT(**{option: value})(Plane(torch.ones(32)), x, y, threat="l2:1")
+
+
 # all of them
 
 
-@pytest.mark.parametrize("name", ["nes", "spsa"])
+@pytest.mark.parametrize("name", SMALL)
 def test_no_graph_reaches_the_input(name: str) -> None:
     """The model's parameters ask for gradients, and grad mode is on outside; yet no graph is built."""
     kind = attacks.find(name)
@@ -155,6 +251,3 @@ def test_no_graph_reaches_the_input(name: str) -> None:
     assert module.seen
     assert not module.graph
     assert not last.requires_grad
-
-
-SMALL: dict[str, dict[str, object]] = {"nes": {"steps": 2}, "spsa": {"steps": 2}}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mohs.attacks.base import Attack
     from mohs.attacks.blackbox.gen_attack import GenAttack
     from mohs.attacks.blackbox.nes import NES
+    from mohs.attacks.blackbox.simba import SimBA, SimBADCT
     from mohs.attacks.blackbox.spsa import SPSA
     from mohs.attacks.blackbox.square import Square
     from mohs.attacks.gradient.acg import ACG
@@ -104,6 +105,8 @@ TABLE: dict[str, str] = {
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "nes": "mohs.attacks.blackbox.nes:NES",
     "spsa": "mohs.attacks.blackbox.spsa:SPSA",
+    "simba": "mohs.attacks.blackbox.simba:SimBA",
+    "simba-dct": "mohs.attacks.blackbox.simba:SimBADCT",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
 
@@ -195,6 +198,8 @@ __all__ = [
     "ReColorAdv",
     "Replay",
     "SigmaZero",
+    "SimBA",
+    "SimBADCT",
     "SparseRS",
     "SpatialGrid",
     "Square",
