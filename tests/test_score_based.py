@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from mohs import attacks
 from mohs.aim import Aim
 from mohs.attacks.blackbox.nes import NES
+from mohs.attacks.blackbox.parsimonious import Levels, Parsimonious
 from mohs.attacks.blackbox.simba import Basis, SimBA, SimBADCT
 from mohs.attacks.blackbox.slope import slope
 from mohs.attacks.blackbox.spsa import SPSA
+from mohs.attacks.blackbox.square import Grid
 from mohs.errors import Refused
 from mohs.losses import logit_difference
 from mohs.models import Guide, Judge, Prepared, TorchModel
@@ -29,6 +32,7 @@ SMALL: dict[str, dict[str, object]] = {
     "spsa": {"steps": 2},
     "simba": {"queries": 20},
     "simba-dct": {"queries": 20},
+    "parsimonious": {"queries": 20},
 }
 
 
@@ -234,6 +238,66 @@ def test_shares_of_a_side(option: str, value: float) -> None:
     x, y = grey(1), torch.zeros(1, dtype=torch.long)
     with pytest.raises(Refused, match=str(value)):
         SimBADCT(**{option: value})(Plane(torch.ones(32)), x, y, threat="l2:1")
+
+
+# Parsimonious
+
+
+def test_parsimonious_finds_the_corner_of_a_plane_in_the_queries_of_lazy_greed() -> None:
+    """The gain of an entry is the same wherever the others are. One question for the start; 32 for all gains; each of the p
+    entries that gain moves in the order of their gains, all but the first asked about once more; p for the ways back; then
+    a sweep of 32 in which nothing moves, and it rests."""
+    w, x = Bowl().w.double(), grey(2)
+    module = Watched(Plane(w))
+    oracle = asking(module, x, torch.zeros(2, dtype=torch.long), "linf:0.1", stop=False)
+    last = Parsimonious(queries=5000).run(oracle, x, oracle.threat)
+    assert torch.allclose(last, x + 0.1 * w.sign().float().view(SHAPE), atol=1e-6)
+    p = int((w > 0).sum())
+    assert oracle.ledger.queries.tolist() == [1 + 32 + (p - 1) + p + 32] * 2
+    one = Watched(Plane(w))
+    oracle = asking(one, x[:1], torch.zeros(1, dtype=torch.long), "linf:0.1", stop=False)
+    Parsimonious(queries=5000).run(oracle, x[:1], oracle.threat)
+    start, moves = one.seen[0], one.seen[33 : 33 + p - 1]
+    first = (moves[0] - start).flatten().abs() > 0.1
+    assert int(w.argmax()) in first.nonzero()[:, 0].tolist()
+    order = [int(((b - a).flatten().abs() > 0.1).nonzero()[0, 0]) for a, b in pairwise(moves)]
+    assert order == w.argsort(descending=True)[2:p].tolist()
+
+
+def test_a_budget_of_queries_ends_the_search() -> None:
+    x = grey(3)
+    oracle = asking(Plane(Bowl().w.double()), x, torch.zeros(3, dtype=torch.long), "linf:0.1", stop=False)
+    Parsimonious(queries=40).run(oracle, x, oracle.threat)
+    assert oracle.ledger.queries.tolist() == [40] * 3
+
+
+def test_a_move_that_stopped_paying_is_taken_back() -> None:
+    """a gains most and moves first; b and c gain still; beside both of them a is worth less than nothing."""
+
+    class Rivals(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            a, b, c = (x.flatten(1) > 0.5).float().unbind(1)
+            rise = 3 * a + 2 * b + 2 * c - 1.9 * a * (b + c) - 20
+            return torch.stack([torch.zeros_like(rise), rise], 1)
+
+    module, x = Watched(Rivals()), torch.full((1, 3), 0.5)
+    oracle = asking(module, x, torch.zeros(1, dtype=torch.long), "linf:0.1", stop=False)
+    last = Parsimonious().run(oracle, x, oracle.threat)
+    assert (last[0] > 0.5).tolist() == [False, True, True]
+    assert [True, True, True] in [(seen > 0.5).tolist() for seen in module.seen]
+
+
+def test_blocks_are_split_in_four() -> None:
+    levels = Levels.of(Grid(2, 8, 12), 0.5, torch.ones(1, 2, 8, 12))
+    assert [len(free) for free in levels.free] == [2 * 2 * 3, 2 * 4 * 6, 2 * 8 * 12]
+    for coarse, fine in pairwise(levels.block):
+        assert [len(coarse[fine == block].unique()) for block in fine.unique().tolist()] == [1] * len(fine.unique())
+    for block, first in zip(levels.block, levels.first, strict=True):
+        numbers = block.unique()
+        assert torch.equal(block[first[numbers]], numbers)
+    assert torch.equal(levels.block[0].view(2, 8, 12)[1, :4, 4:8], torch.full((4, 4), 7))
+    masked = Levels.of(Grid(1, 4, 4), 0.5, (torch.arange(16) < 1).float().view(1, 1, 4, 4))
+    assert [free.tolist() for free in masked.free] == [[0], [0]]
 
 
 # all of them

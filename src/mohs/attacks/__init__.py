@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mohs.attacks.base import Attack
     from mohs.attacks.blackbox.gen_attack import GenAttack
     from mohs.attacks.blackbox.nes import NES
+    from mohs.attacks.blackbox.parsimonious import Parsimonious
     from mohs.attacks.blackbox.simba import SimBA, SimBADCT
     from mohs.attacks.blackbox.spsa import SPSA
     from mohs.attacks.blackbox.square import Square
@@ -107,6 +108,7 @@ TABLE: dict[str, str] = {
     "spsa": "mohs.attacks.blackbox.spsa:SPSA",
     "simba": "mohs.attacks.blackbox.simba:SimBA",
     "simba-dct": "mohs.attacks.blackbox.simba:SimBADCT",
+    "parsimonious": "mohs.attacks.blackbox.parsimonious:Parsimonious",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
 
@@ -194,6 +196,7 @@ __all__ = [
     "Jitter",
     "OnePixel",
     "OptimizerPGD",
+    "Parsimonious",
     "ProjectedSinkhorn",
     "ReColorAdv",
     "Replay",
