@@ -154,6 +154,7 @@ ROWS: dict[str, Row] = {
     "simba": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 1.1}, random=True),
     "simba-dct": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 2.5}, random=True),
     "parsimonious": Row({"queries": 200, "batch": 16}, budgets("linf"), {"linf": 1.1}, random=True),
+    "bandits": Row({"steps": 80, "tile": 1}, budgets("linf", "l2"), {"linf": 2.0, "l2": 3.0}, random=True),
     "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
     "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
 }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mohs import attacks
 from mohs.aim import Aim
+from mohs.attacks.blackbox.bandits import Bandits
 from mohs.attacks.blackbox.nes import NES
 from mohs.attacks.blackbox.parsimonious import Levels, Parsimonious
 from mohs.attacks.blackbox.simba import Basis, SimBA, SimBADCT
@@ -33,6 +34,7 @@ SMALL: dict[str, dict[str, object]] = {
     "simba": {"queries": 20},
     "simba-dct": {"queries": 20},
     "parsimonious": {"queries": 20},
+    "bandits": {"steps": 5},
 }
 
 
@@ -298,6 +300,43 @@ def test_blocks_are_split_in_four() -> None:
     assert torch.equal(levels.block[0].view(2, 8, 12)[1, :4, 4:8], torch.full((4, 4), 7))
     masked = Levels.of(Grid(1, 4, 4), 0.5, (torch.arange(16) < 1).float().view(1, 1, 4, 4))
     assert [free.tolist() for free in masked.free] == [[0], [0]]
+
+
+# Bandits
+
+
+def test_tanh_of_a_sum_is_the_exponentiated_gradient() -> None:
+    """v' = (p e^g - (1 - p) e^-g) / (p e^g + (1 - p) e^-g) at p = (v + 1) / 2, as printed."""
+    w, g = torch.linspace(-2, 2, 9, dtype=torch.float64), torch.linspace(1, -3, 9, dtype=torch.float64)
+    p = (w.tanh() + 1) / 2
+    up, down = p * g.exp(), (1 - p) * (-g).exp()
+    assert torch.allclose((w + g).tanh(), (up - down) / (up + down))
+
+
+@pytest.mark.parametrize(("threat", "probe", "size"), [("linf:0.1", 0.1, 0.2), ("l2:0.5", 0.01, 0.1)])
+def test_bandits_steps_along_the_prior_that_two_scores_made(threat: str, probe: float, size: float) -> None:
+    """From a prior of nothing: it asks `probe` to both sides along u, of tiles of one colour, and steps to the better one."""
+    w, x = Bowl().w.double(), grey(1)
+    module = Watched(Plane(w))
+    oracle = asking(module, x, torch.zeros(1, dtype=torch.long), threat, stop=False)
+    last = Bandits(steps=1, tile=2, loss=logit_difference).run(oracle, x, oracle.threat)
+    up, down, end = (seen - x[0] for seen in module.seen)
+    assert torch.allclose(up, -down, atol=1e-6)
+    assert float(up.norm()) == pytest.approx(probe, rel=1e-4)
+    tiles = up.view(2, 2, 2, 2, 2).transpose(2, 3).reshape(8, 4)
+    assert torch.allclose(tiles, tiles[:, :1].expand(-1, 4), atol=1e-6)
+    assert len(tiles[:, 0].unique()) == 8
+    way = up * float((up.flatten().double() @ w).sign())
+    wanted = way.sign() * size * 0.1 if threat.startswith("linf") else way / way.norm() * size * 0.5
+    assert torch.allclose(end, wanted, atol=1e-5)
+    assert torch.equal(last[0], end + x[0]) or torch.allclose(last[0], module.seen[2])
+
+
+def test_the_prior_turns_to_the_gradient() -> None:
+    w, x = Bowl().w.double(), grey(2)
+    oracle = asking(Plane(w), x, torch.zeros(2, dtype=torch.long), "linf:0.1", stop=False)
+    last = Bandits(steps=400, tile=1, prior_rate=0.05, loss=logit_difference).run(oracle, x, oracle.threat)
+    assert bool(((last - x).flatten(1).double() @ w > 0.9 * 0.1 * w.abs().sum()).all())
 
 
 # all of them

@@ -14,6 +14,7 @@ from mohs.errors import RequestError, UnknownName
 
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
+    from mohs.attacks.blackbox.bandits import Bandits
     from mohs.attacks.blackbox.gen_attack import GenAttack
     from mohs.attacks.blackbox.nes import NES
     from mohs.attacks.blackbox.parsimonious import Parsimonious
@@ -109,6 +110,7 @@ TABLE: dict[str, str] = {
     "simba": "mohs.attacks.blackbox.simba:SimBA",
     "simba-dct": "mohs.attacks.blackbox.simba:SimBADCT",
     "parsimonious": "mohs.attacks.blackbox.parsimonious:Parsimonious",
+    "bandits": "mohs.attacks.blackbox.bandits:Bandits",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
 
@@ -188,6 +190,7 @@ __all__ = [
     "VMIFGSM",
     "VNIFGSM",
     "APGDTargeted",
+    "Bandits",
     "Bisection",
     "BrendelBethge",
     "CWLinf",
