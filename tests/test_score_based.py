@@ -19,12 +19,14 @@ from mohs.attacks.blackbox.simba import Basis, SimBA, SimBADCT
 from mohs.attacks.blackbox.slope import slope
 from mohs.attacks.blackbox.spsa import SPSA
 from mohs.attacks.blackbox.square import Grid
+from mohs.attacks.blackbox.zoo import ZOO, CoordinateAdam, Regions, draw
 from mohs.errors import Refused
 from mohs.losses import logit_difference
-from mohs.models import Guide, Judge, Prepared, TorchModel
+from mohs.models import Guide, Judge, Prepared, TorchModel, prepare
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.threat import Constraints, Threat, Untargeted, parse_threat
+from tests.conformance import linear
 from tests.small import labelled, network
 
 SHAPE = (2, 4, 4)
@@ -35,6 +37,7 @@ SMALL: dict[str, dict[str, object]] = {
     "simba-dct": {"queries": 20},
     "parsimonious": {"queries": 20},
     "bandits": {"steps": 5},
+    "zoo": {"steps": 3, "search_steps": 2, "coordinates": 4},
 }
 
 
@@ -337,6 +340,75 @@ def test_the_prior_turns_to_the_gradient() -> None:
     oracle = asking(Plane(w), x, torch.zeros(2, dtype=torch.long), "linf:0.1", stop=False)
     last = Bandits(steps=400, tile=1, prior_rate=0.05, loss=logit_difference).run(oracle, x, oracle.threat)
     assert bool(((last - x).flatten(1).double() @ w > 0.9 * 0.1 * w.abs().sum()).all())
+
+
+# ZOO
+
+
+def test_zoo_takes_differences_in_the_box() -> None:
+    """Of a quadratic function they are exact, but where the box leaves one side: there the bend counts, h times a half of
+    the second derivative, 2."""
+    module, x = Bowl(), grey(2)
+    x[:, 0, 0, 0], x[:, 0, 0, 1] = 0.0, 1.0
+    oracle = asking(module, x, torch.zeros(2, dtype=torch.long), "l2:inf", stop=False)
+    chosen = torch.tensor([[0, 1, 5, 31], [0, 9, 8, 1]])
+    g = ZOO(h=0.01).slope(oracle, x, chosen, oracle.threat, logit_difference)
+    true = -module.slope(x).flatten(1).gather(1, chosen)
+    bend = torch.zeros_like(true)
+    bend[0, 0] = bend[1, 0] = 0.01
+    bend[0, 1] = bend[1, 3] = -0.01
+    assert torch.allclose(g, true + bend, atol=2e-3)
+    fixed = replace(oracle.threat, constraints=Constraints(mask=torch.arange(4).expand(SHAPE) != 1))
+    g = ZOO(h=0.01).slope(oracle, x, chosen, fixed, logit_difference)
+    assert torch.equal(g == 0, chosen % 4 == 1)
+
+
+def test_every_coordinate_counts_its_own_steps() -> None:
+    """A coordinate that steps now and then goes where Adam would take it alone."""
+    draws = torch.Generator().manual_seed(0)
+    x = torch.zeros(2, 5)
+    adam = CoordinateAdam(x, 0.1, 30)
+    values = [[torch.zeros(1) for _ in range(5)] for _ in x]
+    alone = [[torch.optim.Adam([value], lr=0.1) for value in row] for row in values]
+    for _ in range(30):
+        chosen = torch.stack([torch.randperm(5, generator=draws)[:2] for _ in range(2)])
+        g = torch.randn(2, 2, generator=draws)
+        x = adam.step(x, chosen, g)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            k = int(chosen[i, j])
+            values[i][k].grad = g[i, j].view(1).clone()
+            alone[i][k].step()
+    assert torch.allclose(x, torch.tensor([[float(v) for v in row] for row in values]), atol=1e-5)
+
+
+def test_coordinates_are_drawn_by_their_weight() -> None:
+    """Without replacement; a weight of nothing is never drawn, one of four times as much four times as often."""
+    weight = torch.tensor([0.0, 1.0, 4.0, 1.0]).expand(8000, -1)
+    found = draw(weight, Stream.of(0, torch.arange(8000)), 1)[:, 0]
+    assert found.bincount(minlength=4).double().div(8000).tolist() == [
+        pytest.approx(share, abs=0.02) for share in (0, 1 / 6, 4 / 6, 1 / 6)
+    ]
+    three = draw(weight, Stream.of(0, torch.arange(8000)), 3)
+    assert torch.equal(three.sort(1).values, torch.tensor([1, 2, 3]).expand(8000, -1))
+
+
+def test_regions_weigh_what_changed_most_in_them() -> None:
+    regions = Regions.of(torch.zeros(1, 2, 16, 16), parse_threat("l2:1"))
+    change = torch.zeros(1, 2, 16, 16)
+    change[0, 1, 3, 5], change[0, 1, 2, 4], change[0, 0, 15, 15] = -0.5, 0.2, 0.1
+    weight = regions.weights(change).view(2, 16, 16)
+    assert weight[1, 2:4, 4:6].unique().tolist() == [0.5]
+    assert weight[0, 14:, 14:].unique().tolist() == [pytest.approx(0.1)]
+    assert int((weight > 0.006).sum()) == 8
+    assert float(weight.min()) == pytest.approx(0.005)
+
+
+def test_zoo_comes_near_the_boundary_of_a_plane() -> None:
+    w = linear().world
+    prepared = prepare(TorchModel(w.module, classes=4), w.x, rows=256)
+    made = ZOO(search_steps=4, steps=100, coordinates=18, learning_rate=0.015, initial_const=0.1, abort_early=False)
+    out = made(prepared, w.x, w.y, threat="l2:inf")
+    assert float(out.distance.max()) <= 1.06 * linear().distance("l2")
 
 
 # all of them

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mohs.attacks.blackbox.simba import SimBA, SimBADCT
     from mohs.attacks.blackbox.spsa import SPSA
     from mohs.attacks.blackbox.square import Square
+    from mohs.attacks.blackbox.zoo import ZOO
     from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
@@ -111,6 +112,7 @@ TABLE: dict[str, str] = {
     "simba-dct": "mohs.attacks.blackbox.simba:SimBADCT",
     "parsimonious": "mohs.attacks.blackbox.parsimonious:Parsimonious",
     "bandits": "mohs.attacks.blackbox.bandits:Bandits",
+    "zoo": "mohs.attacks.blackbox.zoo:ZOO",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
 
@@ -189,6 +191,7 @@ __all__ = [
     "TIFGSM",
     "VMIFGSM",
     "VNIFGSM",
+    "ZOO",
     "APGDTargeted",
     "Bandits",
     "Bisection",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mohs.attacks.base import Attack
 from mohs.attacks.blackbox.parsimonious import blocks
+from mohs.attacks.blackbox.slope import visible
 from mohs.attacks.blackbox.square import Grid
 from mohs.geometry import per_row
 from mohs.geometry.solve import length
@@ -26,10 +27,11 @@ class Bandits(Attack):
 
     v is a coarse image of d entries, each that of a square of `tile` x `tile` pixels (the data prior), and is kept from step to
     step (the time prior). In linf it takes steps of exponentiated gradients, which keep it in [-1, 1]: v = tanh(w), w grows by
-    prior_rate times the gradient, the same as printed; in l2 it is w itself. probe is a length in the units of the input,
-    step_size is in units of epsilon. The authors' constants: in linf probe 0.1, exploration 1, prior_rate 100, step_size 0.2;
-    in l2 0.01, 0.01, 0.1, 0.1, which an option left at 0 takes. Their tile is 6 of 299 pixels. A third score tells whether the
-    step succeeded; points are asked about outside the ball, where the adversary may look but not stay.
+    prior_rate times the gradient, the same as printed; in l2 it is w itself. probe is a length in the units of the input, no
+    less than a level an entry of quantised ones; step_size is in units of epsilon. The authors' constants: in linf probe 0.1,
+    exploration 1, prior_rate 100, step_size 0.2; in l2 0.01, 0.01, 0.1, 0.1, which an option left at 0 takes. Their tile is 6
+    of 299 pixels. A third score tells whether the step succeeded; points are asked about outside the ball, where the
+    adversary may look but not stay.
     Ilyas, Engstrom, Madry, ICLR 2019, arXiv:1807.07978.
 
     When to use: where an estimated gradient is wanted for fewer queries than `nes` takes: two scores a step against fifty. For
@@ -68,6 +70,7 @@ class Bandits(Attack):
                 (self.probe, self.exploration, self.prior_rate, self.step_size), CONSTANTS[threat.name], strict=True
             )
         )
+        probe = max(probe, visible(0.0, threat) * math.sqrt(x0[0].numel()))
         link = torch.tanh if threat.name == "linf" else torch.clone
         tiles = Tiles(Grid.of(x0), self.tile)
         x, w = threat.origin(x0), x0.new_zeros(len(x0), tiles.count)

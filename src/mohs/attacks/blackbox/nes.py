@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mohs.attacks.base import Attack
-from mohs.attacks.blackbox.slope import slope, width
+from mohs.attacks.blackbox.slope import slope, visible, width
 from mohs.errors import Refused
 from mohs.losses import Loss, cross_entropy
 from mohs.models import Model
@@ -25,7 +25,7 @@ class NES(Attack):
     with momentum.
 
     samples: n, the scores asked of a row for g; one more tells whether the step succeeded. sigma: how far they lie from x, in
-    the units of the input; below the grid of quantised inputs nothing is seen. step_size: in units of epsilon, the paper's
+    the units of the input, and no less than a level of quantised ones. step_size: in units of epsilon, the paper's
     0.01 at 0.05; it is halved where the loss is lower than `plateau` steps before. momentum: the weight of the past in g.
     Points are asked about outside the ball, where the adversary may look but not stay. The paper's attacks for partial scores
     and for labels alone are not part of this one.
@@ -65,12 +65,12 @@ class NES(Attack):
         check_samples(type(self).__name__, self.samples)
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
-        x, mean = threat.origin(x0), torch.zeros_like(x0)
+        x, mean, sigma = threat.origin(x0), torch.zeros_like(x0), visible(self.sigma, threat)
         size = torch.full((len(x0),), self.step_size, device=x0.device)
         levels = torch.full((len(x0), self.plateau), -torch.inf, device=x0.device)
         for k in oracle.steps(self.steps):
             stream, pairs = oracle.stream.at("step", k), self.samples // 2
-            g = slope(oracle, x, x0, threat, self.loss, draw=Stream.normal, stream=stream, pairs=pairs, size=self.sigma)
+            g = slope(oracle, x, x0, threat, self.loss, draw=Stream.normal, stream=stream, pairs=pairs, size=sigma)
             mean = self.momentum * mean + (1 - self.momentum) * g
             x = threat.step(x, mean.clone(), x0, size)
             levels = torch.cat([levels[:, 1:], oracle.scores(x, self.loss).loss[:, None]], 1)

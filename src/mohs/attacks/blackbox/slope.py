@@ -39,6 +39,12 @@ def slope(
     return g
 
 
+def visible(size: float, threat: Threat) -> float:
+    """size, or one level of the grid that inputs are rounded to, where that is larger: less is not seen."""
+    bits = threat.constraints.bits
+    return size if bits is None else max(size, (threat.bounds[1] - threat.bounds[0]) / (2**bits - 1))
+
+
 def width(samples: int) -> int:
     """Candidates of a row in one call."""
     return min(samples, 2 * PAIRS)

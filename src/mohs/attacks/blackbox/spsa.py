@@ -10,7 +10,7 @@ from torch import Tensor
 from mohs.attacks.adam import adam
 from mohs.attacks.base import Attack
 from mohs.attacks.blackbox.nes import check_samples
-from mohs.attacks.blackbox.slope import slope, width
+from mohs.attacks.blackbox.slope import slope, visible, width
 from mohs.losses import Loss, logit_difference
 from mohs.models import Model
 from mohs.oracle import Oracle
@@ -24,9 +24,9 @@ class SPSA(Attack):
     over random v in {-1, 1}^d, of which each entry is its own inverse.
 
     samples: scores asked of a row for an estimate, two a draw of v, and the paper takes up to 8,192; one more tells whether
-    the step succeeded. delta: how far they lie from x in every entry, in the units of the input. rate: Adam's step, in units
-    of epsilon, the paper's 0.01 at 8/255. Points are asked about outside the ball, where the
-    adversary may look but not stay. Some public code asks around 2x and never around the iterate.
+    the step succeeded. delta: how far they lie from x in every entry, in the units of the input, and no less than a level of
+    quantised ones. rate: Adam's step, in units of epsilon, the paper's 0.01 at 8/255. Points are asked about outside the
+    ball, where the adversary may look but not stay. Some public code asks around 2x and never around the iterate.
     Uesato, O'Donoghue, van den Oord, Kohli, ICML 2018, arXiv:1802.05666.
 
     When to use: the paper's own use, a check of masking: where it finds what gradients did not, the gradients lie. Give it
@@ -62,9 +62,10 @@ class SPSA(Attack):
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         x, mean, square = threat.origin(x0), torch.zeros_like(x0), torch.zeros_like(x0)
+        delta = visible(self.delta, threat)
         for k in oracle.steps(self.steps):
             stream, pairs = oracle.stream.at("step", k), self.samples // 2
-            g = slope(oracle, x, x0, threat, self.loss, draw=Stream.signs, stream=stream, pairs=pairs, size=self.delta)
+            g = slope(oracle, x, x0, threat, self.loss, draw=Stream.signs, stream=stream, pairs=pairs, size=delta)
             direction, metric = adam(g, mean, square, k)
             x = threat.project(x + self.rate * threat.epsilon * direction / metric, x0)
             oracle.scores(x)
