@@ -18,7 +18,8 @@ from torch.nn import functional
 
 import mohs
 from benchmarks.cases import case, zoo
-from mohs.attacks import PGD
+from mohs.attacks import PGD, Parsimonious, Square
+from mohs.attacks.base import Attack
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
@@ -129,6 +130,24 @@ def audit(profile: str) -> Callable[..., dict]:
     return job
 
 
+def by_scores(attack: Attack) -> Callable[..., dict]:
+    def job(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> dict:
+        """An attack of 5,000 queries by scores alone, three seeds; queries to the first success, 5,000 where there is none."""
+        prepared = mohs.prepare(mohs.models.as_model(model, x), x)
+        seconds, broken, means, medians = [], [], [], []
+        for seed in range(3):
+            threat = mohs.Linf(epsilon, knowledge=mohs.Knowledge.SCORES)
+            took, outcome = timed(lambda t=threat, s=seed: attack(prepared, x, y, threat=t, seed=s))
+            needed = outcome.queries_to_success
+            within = outcome.broken & (needed <= 5000)
+            charged = torch.where(within, needed, 5000).double()
+            seconds.append(took), broken.append(int(within.sum()))
+            means.append(float(charged.mean())), medians.append(float(charged.median()))
+        return {"seconds": sorted(seconds)[1], "broken": broken, "n": len(x), "queries": means, "median_queries": medians}
+
+    return job
+
+
 def memory(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> dict:
     """Peak resident memory of a `quick` audit of the first n examples, wrong ones included."""
     result = mohs.audit(model, (x, y), threats=[mohs.Linf(epsilon)], profile="quick")
@@ -183,6 +202,10 @@ JOBS = {
     "standard": audit("standard"),
     "quick": audit("quick"),
     "memory": memory,
+    "square": by_scores(Square(queries=5000)),
+    "square-rescaled": by_scores(Square(queries=5000, rescale_schedule=True)),
+    "parsimonious": by_scores(Parsimonious(queries=5000)),
+    "parsimonious-coarse": by_scores(Parsimonious(queries=5000, start=0.5)),
     "truth-quick": truth("quick"),
     "truth-standard": truth("standard"),
 }

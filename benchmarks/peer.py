@@ -76,6 +76,15 @@ def run(peer: str, attack: str, model: nn.Module, x, y, epsilon: float):
                 wrapped, eps=epsilon, eps_step=step, max_iter=40, batch_size=128, num_random_init=1, verbose=False
             )
             return torch.tensor(made.generate(x.numpy(), y.numpy()))
+        case "torchattacks", "square":
+            import torchattacks
+
+            return torchattacks.Square(model, eps=epsilon, n_queries=5000)(x, y)
+        case "autoattack", "square":
+            from pyautoattack.square import SquareAttack
+
+            made = SquareAttack(model, norm="Linf", eps=epsilon, n_queries=5000, resc_schedule=False, device="cpu")
+            return made.perturb(x, y)
         case "autoattack", _:
             from pyautoattack import AutoAttack
 

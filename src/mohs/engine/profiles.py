@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mohs.attacks.base import Attack
+from mohs.attacks.blackbox.parsimonious import Parsimonious
+from mohs.attacks.blackbox.simba import SimBADCT
 from mohs.attacks.blackbox.square import Square
 from mohs.attacks.gradient.apgd import APGD, APGDTargeted
 from mohs.attacks.gradient.pgd import PGD
@@ -19,6 +21,7 @@ from mohs.attacks.minimal.bisection import Bisection
 from mohs.attacks.minimal.deepfool import DeepFool
 from mohs.attacks.minimal.fab import FABT
 from mohs.attacks.perceptual.recoloradv import ReColorAdv
+from mohs.attacks.sparse.sparse_rs import SparseRS
 from mohs.attacks.spatial.grid import SpatialGrid
 from mohs.attacks.spatial.stadv import StAdv
 from mohs.attacks.spatial.worst_of_k import WorstOfK
@@ -149,6 +152,21 @@ def deep(threat: Threat, model: Model) -> list[Step]:
     ]
 
 
+def scores(threat: Threat, model: Model) -> list[Step]:
+    """What sees no gradient, the fewest queries first; it asks for scores alone, whatever the threat grants."""
+    made: dict[str, tuple[Step, ...]] = {
+        "linf": (Step("parsimonious", (Parsimonious(queries=5000, start=0.5),)), _square(threat, 5000)),
+        "l2": (_square(threat, 5000), Step("simba-dct", (SimBADCT(queries=5000),))),
+        "l1": (_square(threat, 5000),),
+        "l0": (Step("sparse-rs", (SparseRS(queries=10000),)),),
+        "spatial": (Step("worst-of-k", (WorstOfK(k=100),)), Step("spatial-grid", (SpatialGrid(),))),
+        "semantic": (Step("worst-of-k", (WorstOfK(k=1000),)),),
+    }
+    if threat.name not in made:
+        raise RequestError(f"no attack by scores alone moves in {threat}; use quick or deep, which take gradients")
+    return [*made[threat.name], Step("curve", (Bisection(),), kind="measure")]
+
+
 def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, crafted: bool = False) -> list[Step]:
     """Random points where parameters are few, gradients, and where `crafted` or cheap the attack made for the set."""
     made = {
@@ -182,6 +200,12 @@ PROFILES = {
             standard,
         ),
         Profile("deep", "1", "`standard`, then AutoAttack's plus attacks, every target and more restarts", deep),
+        Profile(
+            "scores",
+            "1",
+            "for a model that gives scores and no gradient: random and local search, an upper bound that gradients may lower",
+            scores,
+        ),
     )
 }
 

@@ -38,8 +38,8 @@ class Bandits(Attack):
     success alone `square` and `parsimonious` are better. Its constants are of large images; try `tile` first.
 
     >>> from mohs import attacks, demo
-    >>> model, x, y = demo.example(16)
-    >>> outcome = attacks.Bandits(steps=300)(model, x, y, threat="linf:0.3+knowledge:scores")
+    >>> model, x, y = demo.example(4)
+    >>> outcome = attacks.Bandits(steps=200)(model, x, y, threat="linf:0.3+knowledge:scores")
     >>> int(outcome.backwards.sum()), bool(outcome.broken.any())  # by scores alone
     (0, True)
     """
