@@ -18,7 +18,7 @@ from torch.nn import functional
 
 import mohs
 from benchmarks.cases import case, folder, zoo
-from mohs.attacks import CW, PGD, DeepFool
+from mohs.attacks import CW, PGD, DeepFool, Parsimonious, Square
 from mohs.attacks.base import Attack
 
 
@@ -125,6 +125,26 @@ def audit(profile: str) -> Callable[..., dict]:
             "robust": threat.score.low,
             "stages": stages,
             "profile": result.verdict.profile,
+        }
+
+    return job
+
+
+def by_scores(attack: Attack) -> Callable[..., dict]:
+    def job(model: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> dict:
+        """An attack of 5,000 queries by scores alone; queries to the first success, 5,000 where there is none."""
+        prepared = mohs.prepare(mohs.models.as_model(model, x), x)
+        threat = mohs.Linf(epsilon, knowledge=mohs.Knowledge.SCORES)
+        seconds, outcome = timed(lambda: attack(prepared, x, y, threat=threat))
+        needed = outcome.queries_to_success
+        within = outcome.broken & (needed <= 5000)
+        charged = torch.where(within, needed, 5000).double()
+        return {
+            "seconds": seconds,
+            "broken": int(within.sum()),
+            "n": len(x),
+            "queries": float(charged.mean()),
+            "median_queries": float(charged.median()),
         }
 
     return job
@@ -245,6 +265,10 @@ JOBS = {
     "quick": audit("quick"),
     "curve": curve,
     "memory": memory,
+    "square": by_scores(Square(queries=5000)),
+    "square-rescaled": by_scores(Square(queries=5000, rescale_schedule=True)),
+    "parsimonious": by_scores(Parsimonious(queries=5000)),
+    "parsimonious-coarse": by_scores(Parsimonious(queries=5000, start=0.5)),
     "truth-quick": truth("quick"),
     "truth-standard": truth("standard"),
 }

@@ -99,6 +99,15 @@ def run(peer: str, attack: str, model: nn.Module, x, y, epsilon: float):
             from cleverhans.torch.attacks.carlini_wagner_l2 import carlini_wagner_l2
 
             return carlini_wagner_l2(model, x, 10, y=y, max_iterations=200, binary_search_steps=5)
+        case "torchattacks", "square":
+            import torchattacks
+
+            return torchattacks.Square(model, eps=epsilon, n_queries=5000)(x, y)
+        case "autoattack", "square":
+            from pyautoattack.square import SquareAttack
+
+            made = SquareAttack(model, norm="Linf", eps=epsilon, n_queries=5000, resc_schedule=False, device="cpu")
+            return made.perturb(x, y)
         case "autoattack", _:
             from pyautoattack import AutoAttack
 

@@ -126,6 +126,31 @@ def truth() -> dict[str, Any]:
     }
 
 
+def square() -> dict[str, Any]:
+    """Attacks by scores alone, 5,000 queries: Square beside the peers' Square, and what asks less. Peers' queries are all their
+    forward passes an image, among them one or two looks at it before and after. What stands in the results already is not
+    measured again."""
+    file = RESULTS / "square.json"
+    cells: dict[str, Any] = json.loads(file.read_text())["cells"] if file.exists() else {}
+    words = ("cifar_cnn_a_adv", 8 / 255, 128)
+    sides: dict[str, Callable[[], dict[str, Any]]] = {
+        **{who: lambda w=who: peer(w, "square", *words) for who in ("autoattack", "torchattacks")},
+        **{job: lambda j=job: ours(j, *words) for job in ("square", "square-rescaled", "parsimonious", "parsimonious-coarse")},
+    }
+    for name, measure in sides.items():
+        if name not in cells:
+            cells[name] = measure()
+            keep("square", {"cells": cells})
+    queries = {name: cell["queries"] if "queries" in cell else cell["forwards"] / cell["n"] for name, cell in cells.items()}
+    return {
+        "mean_queries": queries,
+        "broken": {name: cell["broken"] for name, cell in cells.items()},
+        "square_over_autoattack": queries["square"] / queries["autoattack"],
+        "best_over_torchattacks": queries["parsimonious-coarse"] / queries["torchattacks"],
+        "cells": cells,
+    }
+
+
 def memory() -> dict[str, Any]:
     small, large = (ours("memory", "mnist_kw_0.1", 0.1, n) for n in (1000, 10000))
     data = large["data"] - small["data"]
@@ -266,6 +291,7 @@ BENCHES = {
         kills,
         carlini,
         deepfool,
+        square,
         curve,
         minimal,
         hard,

@@ -51,7 +51,12 @@ SHOWN = {  # the budget in which an attack is shown, by the first set it moves i
     "patch": "patch:3x3",
 }
 COLOURED = ("semantic", "recolor")
-OPTIONS: dict[str, dict[str, Any]] = {"stadv": {"tau": 0.005}, "recoloradv": {"rate": 0.01}}  # where defaults show little
+ZOO = {"search_steps": 4, "steps": 100, "coordinates": 16, "learning_rate": 0.05, "initial_const": 1.0}  # minutes, not hours
+OPTIONS: dict[str, dict[str, Any]] = {
+    "stadv": {"tau": 0.005},
+    "recoloradv": {"rate": 0.01},
+    "zoo": ZOO,
+}  # where defaults show little
 EXAMPLES, COLUMNS = 16, 4
 SIDE, GAP = 80, 6  # of the picture, in pixels
 

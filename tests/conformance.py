@@ -182,6 +182,18 @@ ROWS: dict[str, Row] = {
     "wasserstein-sinkhorn": Row({"steps": 6, "inner": 20}, budgets("wasserstein"), {}),
     "wasserstein-dual": Row({"steps": 20}, budgets("wasserstein"), {}),
     "wasserstein-frank-wolfe": Row({"steps": 20}, budgets("wasserstein"), {}),
+    "nes": Row({"steps": 12, "samples": 20, "sigma": 0.01}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.0}, random=True),
+    "spsa": Row({"steps": 20, "samples": 20}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.0}, random=True),
+    "simba": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 1.1}, random=True),
+    "simba-dct": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 2.5}, random=True),
+    "parsimonious": Row({"queries": 200, "batch": 16}, budgets("linf"), {"linf": 1.1}, random=True),
+    "bandits": Row({"steps": 80, "tile": 1}, budgets("linf", "l2"), {"linf": 2.0, "l2": 3.0}, random=True),
+    "zoo": Row(
+        {"search_steps": 3, "steps": 20, "coordinates": 24, "learning_rate": 0.03, "initial_const": 0.5},
+        (*free("l2"), "l2:0.25"),
+        {"l2": 1.6},
+        random=True,
+    ),
     "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
     "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -132,6 +134,22 @@ def test_quick_is_short():
     assert "square" in [step.name for step in composed("quick", "linf", other)]
 
 
+def test_scores_asks_for_no_gradient():
+    """Every stage serves a model that gives scores, or labels, and a threat that grants no more."""
+    blind = model()
+    blind.gives = Knowledge.SCORES
+    stages = {"linf": ["parsimonious", "square"], "l2": ["square", "simba-dct"], "l1": ["square"]}
+    for threat in (*THREATS.values(), L0(5.0), parse_threat("rotation:30deg+translation:3px"), parse_threat("hue:0.1")):
+        threat = replace(threat, knowledge=Knowledge.SCORES)
+        steps = composed("scores", threat, blind)
+        assert [step.name for step in decisions(steps)] == stages.get(threat.name, [step.name for step in decisions(steps)])
+        assert steps[-1].kind == "measure"
+        for step in decisions(steps):
+            step.attacks[0].check(threat, Untargeted(), blind)
+    with pytest.raises(RequestError, match=r"flow:0\.1"):
+        composed("scores", parse_threat("flow:0.1"))
+
+
 def test_l0_is_for_quick_and_deep():
     for profile in ("quick", "deep"):
         assert decisions(composed(profile, L0(5.0)))
@@ -140,7 +158,7 @@ def test_l0_is_for_quick_and_deep():
 
 
 def test_profiles_are_named_versioned_and_outlined():
-    assert list(PROFILES) == ["quick", "standard", "deep"]
+    assert list(PROFILES) == ["quick", "standard", "deep", "scores"]
     for name, profile in PROFILES.items():
         assert profile.name == name
         assert profile.version.isdigit()

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from mohs.aim import Aim
 from mohs.attacks import PGD, GenAttack, OnePixel, ReColorAdv, SpatialGrid, StAdv, WorstOfK
-from mohs.attacks.blackbox.gen_attack import draw, log_odds
+from mohs.attacks.blackbox.gen_attack import draw
 from mohs.attacks.perceptual import recoloradv
 from mohs.attacks.sparse.one_pixel import three
 from mohs.attacks.spatial import stadv
 from mohs.errors import MohsError, ThreatError, UnknownName
-from mohs.losses import cross_entropy
+from mohs.losses import cross_entropy, log_odds
 from mohs.models import TorchModel, prepare
 from mohs.oracle import Oracle
 from mohs.rng import Stream

@@ -42,6 +42,15 @@ def logit_difference(logits: Tensor, aim: Aim) -> Tensor:
     return pick(logits, aim.wanted) - pick(logits, aim.y)
 
 
+def log_odds(logits: Tensor, aim: Aim) -> Tensor:
+    """log(p_t / (1 - p_t)) for the class wanted, and log((1 - p_y) / p_y) where none is: rises with p_t, and as p_y falls, and
+    does not drown in rounding where the model is sure."""
+    which = aim.y if aim.wanted is None else aim.wanted
+    rest = logits.scatter(1, which[:, None], -torch.inf).logsumexp(1)
+    odds = pick(logits, which) - rest
+    return -odds if aim.wanted is None else odds
+
+
 def dlr(logits: Tensor, aim: Aim) -> Tensor:
     """Difference of logits ratio, (max_{j != y} z_j - z_y) / (z_(1) - z_(3)), z_(k) the k-th largest. Needs 3 classes.
 
@@ -119,6 +128,7 @@ def _wanted_and_rest(values: Tensor, aim: Aim) -> tuple[Tensor, Tensor]:
 NAMES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "logit_difference": logit_difference,
+    "log_odds": log_odds,
     "dlr": dlr,
     "dlr_targeted": dlr_targeted,
     "f1": f1,

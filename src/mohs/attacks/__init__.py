@@ -14,8 +14,14 @@ from mohs.errors import RequestError, UnknownName
 
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
+    from mohs.attacks.blackbox.bandits import Bandits
     from mohs.attacks.blackbox.gen_attack import GenAttack
+    from mohs.attacks.blackbox.nes import NES
+    from mohs.attacks.blackbox.parsimonious import Parsimonious
+    from mohs.attacks.blackbox.simba import SimBA, SimBADCT
+    from mohs.attacks.blackbox.spsa import SPSA
     from mohs.attacks.blackbox.square import Square
+    from mohs.attacks.blackbox.zoo import ZOO
     from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.anneal_flip import AnnealFlip
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
@@ -115,6 +121,13 @@ TABLE: dict[str, str] = {
     "on-manifold": "mohs.attacks.perceptual.on_manifold:OnManifold",
     "adversarial-patch": "mohs.attacks.spatial.patch:AdversarialPatch",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
+    "nes": "mohs.attacks.blackbox.nes:NES",
+    "spsa": "mohs.attacks.blackbox.spsa:SPSA",
+    "simba": "mohs.attacks.blackbox.simba:SimBA",
+    "simba-dct": "mohs.attacks.blackbox.simba:SimBADCT",
+    "parsimonious": "mohs.attacks.blackbox.parsimonious:Parsimonious",
+    "bandits": "mohs.attacks.blackbox.bandits:Bandits",
+    "zoo": "mohs.attacks.blackbox.zoo:ZOO",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
 }
 
@@ -182,6 +195,7 @@ __all__ = [
     "LBFGS",
     "LPA",
     "MIFGSM",
+    "NES",
     "NIFGSM",
     "PDPGD",
     "PGD",
@@ -189,13 +203,16 @@ __all__ = [
     "PPGD",
     "SIFGSM",
     "SLIDE",
+    "SPSA",
     "TABLE",
     "TIFGSM",
     "VMIFGSM",
     "VNIFGSM",
+    "ZOO",
     "APGDTargeted",
     "AdversarialPatch",
     "AnnealFlip",
+    "Bandits",
     "Bisection",
     "BrendelBethge",
     "CWLinf",
@@ -207,10 +224,13 @@ __all__ = [
     "OnManifold",
     "OnePixel",
     "OptimizerPGD",
+    "Parsimonious",
     "ProjectedSinkhorn",
     "ReColorAdv",
     "Replay",
     "SigmaZero",
+    "SimBA",
+    "SimBADCT",
     "SparseRS",
     "SpatialGrid",
     "Square",

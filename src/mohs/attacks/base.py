@@ -34,7 +34,7 @@ class Attack(Settings, ABC):
     knowledge: ClassVar[Knowledge] = Knowledge.GRADIENT  # the least it needs
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
     minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
-    roams: ClassVar[bool] = False  # its points may leave the set on their way
+    roams: ClassVar[bool] = False  # asks about points outside the set; a minimal attack always may
 
     @abstractmethod
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:

@@ -20,7 +20,7 @@ def command(
     model: options.Model,
     data: options.Data,
     threat: options.Threats,
-    profile: Annotated[str, typer.Option(help="`quick`, `standard` or `deep`: see `mohs attacks --profiles`.")] = "standard",
+    profile: Annotated[str, typer.Option(help="`quick`, `standard`, `deep`, `scores`: `mohs attacks --profiles`.")] = "standard",
     goal: options.Goal = "untargeted",
     knowledge: options.Knowledge = None,
     surrogate: Annotated[

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from mohs.attacks.base import Attack
+from mohs.attacks.blackbox.parsimonious import Parsimonious
+from mohs.attacks.blackbox.simba import SimBADCT
 from mohs.attacks.blackbox.square import Square
 from mohs.attacks.gradient.anneal_flip import AnnealFlip
 from mohs.attacks.gradient.apgd import APGD, APGDTargeted
@@ -23,6 +25,7 @@ from mohs.attacks.perceptual.lpa import LPA, FastLPA
 from mohs.attacks.perceptual.on_manifold import OnManifold
 from mohs.attacks.perceptual.ppgd import PPGD
 from mohs.attacks.perceptual.recoloradv import ReColorAdv
+from mohs.attacks.sparse.sparse_rs import SparseRS
 from mohs.attacks.spatial.grid import SpatialGrid
 from mohs.attacks.spatial.patch import AdversarialPatch
 from mohs.attacks.spatial.stadv import StAdv
@@ -163,6 +166,21 @@ def deep(threat: Threat, model: Model) -> list[Step]:
     return [*decide, *(replace(step, closest_first=True) for step in beyond), curve]
 
 
+def scores(threat: Threat, model: Model) -> list[Step]:
+    """What sees no gradient, the fewest queries first; it asks for scores alone, whatever the threat grants."""
+    made: dict[str, tuple[Step, ...]] = {
+        "linf": (Step("parsimonious", (Parsimonious(queries=5000, start=0.5),)), _square(threat, 5000)),
+        "l2": (_square(threat, 5000), Step("simba-dct", (SimBADCT(queries=5000),))),
+        "l1": (_square(threat, 5000),),
+        "l0": (Step("sparse-rs", (SparseRS(queries=10000),)),),
+        "spatial": (Step("worst-of-k", (WorstOfK(k=100),)), Step("spatial-grid", (SpatialGrid(),))),
+        "semantic": (Step("worst-of-k", (WorstOfK(k=1000),)),),
+    }
+    if threat.name not in made:
+        raise RequestError(f"no attack by scores alone moves in {threat}; use quick or deep, which take gradients")
+    return [*made[threat.name], Step("curve", (Bisection(),), kind="measure")]
+
+
 def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, crafted: bool = False) -> list[Step]:
     """Random points where parameters are few, gradients, and where `crafted` or cheap the attack made for the set."""
     made = {
@@ -212,6 +230,12 @@ PROFILES = {
             "2",
             "`standard`, then AutoAttack's plus attacks, every target, more restarts and a search across kinks",
             deep,
+        ),
+        Profile(
+            "scores",
+            "1",
+            "for a model that gives scores and no gradient: random and local search, an upper bound that gradients may lower",
+            scores,
         ),
     )
 }

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mohs.aim import Aim
 from mohs.attacks.base import Attack
 from mohs.errors import Refused
-from mohs.losses import pick
+from mohs.losses import log_odds
 from mohs.models import Model
 from mohs.oracle import Oracle
 from mohs.rng import Stream
@@ -106,14 +105,6 @@ class State(NamedTuple):
     fitness: Tensor
     stale: Tensor
     plateaus: Tensor
-
-
-def log_odds(logits: Tensor, aim: Aim) -> Tensor:
-    """log p_t - log sum_{j != t} p_j for the class wanted, and what is against y where none is."""
-    which = aim.y if aim.wanted is None else aim.wanted
-    rest = logits.scatter(1, which[:, None], -torch.inf).logsumexp(1)
-    odds = pick(logits, which) - rest
-    return -odds if aim.wanted is None else odds
 
 
 def draw(share: Tensor, u: Tensor) -> Tensor:
