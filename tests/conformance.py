@@ -151,6 +151,7 @@ ROWS: dict[str, Row] = {
     "wasserstein-frank-wolfe": Row({"steps": 20}, budgets("wasserstein"), {}),
     "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
     "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
+    "hop-skip-jump": Row({"queries": 400, "probes": 30}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True),
 }
 
 

@@ -15,6 +15,7 @@ from mohs.errors import RequestError, UnknownName
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
     from mohs.attacks.blackbox.gen_attack import GenAttack
+    from mohs.attacks.blackbox.hop_skip_jump import HopSkipJump
     from mohs.attacks.blackbox.square import Square
     from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
@@ -101,6 +102,7 @@ TABLE: dict[str, str] = {
     "recoloradv": "mohs.attacks.perceptual.recoloradv:ReColorAdv",
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
+    "hop-skip-jump": "mohs.attacks.blackbox.hop_skip_jump:HopSkipJump",
 }
 
 _CLASSES = {path.rpartition(":")[2]: path for path in TABLE.values()}
@@ -182,6 +184,7 @@ __all__ = [
     "CWLinf",
     "DeepFool",
     "GenAttack",
+    "HopSkipJump",
     "Jitter",
     "OnePixel",
     "OptimizerPGD",
