@@ -36,7 +36,7 @@ def boundary(oracle: Oracle, queries: int = 100_000) -> tuple[Labels, Tensor]:
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_a_start_is_led_to_the_boundary(norm: str) -> None:
     oracle = begin(f"{norm}:inf+knowledge:label")
-    labels, x = boundary(oracle)
+    _, x = boundary(oracle)
     gap = x.flatten(1).double() @ linear().w + linear().world.module[1].bias.double() @ torch.tensor([1.0, -1, 0, 0]).double()
     moved = oracle.threat.distance(x, oracle.x0)
     assert bool((gap <= 0).all())

@@ -14,9 +14,15 @@ from mohs.errors import RequestError, UnknownName
 
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
+    from mohs.attacks.blackbox.boundary import Boundary
     from mohs.attacks.blackbox.gen_attack import GenAttack
+    from mohs.attacks.blackbox.geoda import GeoDA
     from mohs.attacks.blackbox.hop_skip_jump import HopSkipJump
+    from mohs.attacks.blackbox.opt import OPT, SignOPT
+    from mohs.attacks.blackbox.qeba import QEBA
+    from mohs.attacks.blackbox.rays import RayS
     from mohs.attacks.blackbox.square import Square
+    from mohs.attacks.blackbox.surfree import SurFree
     from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
@@ -103,6 +109,13 @@ TABLE: dict[str, str] = {
     "one-pixel": "mohs.attacks.sparse.one_pixel:OnePixel",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
     "hop-skip-jump": "mohs.attacks.blackbox.hop_skip_jump:HopSkipJump",
+    "qeba": "mohs.attacks.blackbox.qeba:QEBA",
+    "geoda": "mohs.attacks.blackbox.geoda:GeoDA",
+    "surfree": "mohs.attacks.blackbox.surfree:SurFree",
+    "boundary": "mohs.attacks.blackbox.boundary:Boundary",
+    "opt": "mohs.attacks.blackbox.opt:OPT",
+    "sign-opt": "mohs.attacks.blackbox.opt:SignOPT",
+    "rays": "mohs.attacks.blackbox.rays:RayS",
 }
 
 _CLASSES = {path.rpartition(":")[2]: path for path in TABLE.values()}
@@ -169,9 +182,11 @@ __all__ = [
     "LBFGS",
     "MIFGSM",
     "NIFGSM",
+    "OPT",
     "PDPGD",
     "PGD",
     "PGDL0",
+    "QEBA",
     "SIFGSM",
     "SLIDE",
     "TABLE",
@@ -180,23 +195,28 @@ __all__ = [
     "VNIFGSM",
     "APGDTargeted",
     "Bisection",
+    "Boundary",
     "BrendelBethge",
     "CWLinf",
     "DeepFool",
     "GenAttack",
+    "GeoDA",
     "HopSkipJump",
     "Jitter",
     "OnePixel",
     "OptimizerPGD",
     "ProjectedSinkhorn",
+    "RayS",
     "ReColorAdv",
     "Replay",
     "SigmaZero",
+    "SignOPT",
     "SparseRS",
     "SpatialGrid",
     "Square",
     "StAdv",
     "SuperDeepFool",
+    "SurFree",
     "WassersteinDual",
     "WassersteinFrankWolfe",
     "WorstOfK",

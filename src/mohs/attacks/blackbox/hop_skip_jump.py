@@ -10,13 +10,12 @@ from torch import Tensor
 
 from mohs import geometry
 from mohs.attacks.base import Attack
-from mohs.attacks.blackbox.labels import Labels
+from mohs.attacks.blackbox.labels import CHUNK, Labels
 from mohs.geometry import per_row
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.threat import Knowledge, NormThreat, Threat
 
-CHUNK = 16  # probes of a row drawn and asked at once
 HALVINGS = 24  # of a step: beyond, float32 has it at nothing
 
 
@@ -34,8 +33,9 @@ class HopSkipJump(Attack):
     as many as leave it a step and a bisection. starts: random inputs tried for a first success.
     Chen, Jordan, Wainwright, IEEE S&P 2020, arXiv:1904.02144.
 
-    When to use: the reference among attacks by labels, in l2 and linf; its estimate of the normal makes the most of thousands of
-    queries. With a thousand or fewer on images, `surfree` or `qeba` come nearer.
+    When to use: the reference among attacks by labels, in l2 and linf, for any input; its estimate of the normal makes the most
+    of thousands of labels. With a thousand or fewer on images, begin with `geoda` or `surfree`: it goes on from a success
+    that is known.
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
@@ -84,24 +84,7 @@ class HopSkipJump(Attack):
         """The sum of (phi_b - mean phi) u_b, [rows, *input]; u_b itself where all phi are the same. A row asks at `count`
         probes, or as many as leave it `spared` queries."""
         most = (labels.left - spared).clamp(0, count)
-        weighted, plain, hits = torch.zeros_like(x), torch.zeros_like(x), torch.zeros(len(x), device=x.device)
-        for first in range(0, count, CHUNK):
-            asked = torch.arange(first, min(first + CHUNK, count), device=x.device) < most[:, None]
-            if not asked.any():
-                break
-            u = self.directions(labels, CHUNK, stream.at(first))[:, : asked.shape[1]]
-            index = asked.nonzero()
-            rows = index[:, 0]
-            p = labels.boxed(x[rows] + per_row(delta[rows], x) * u[rows, index[:, 1]], rows)
-            phi = torch.zeros(asked.shape, device=x.device)
-            phi[rows, index[:, 1]] = labels.reached(p, rows).to(x.dtype) * 2 - 1
-            moved = torch.zeros_like(u)
-            moved[rows, index[:, 1]] = (p - x[rows]) / per_row(delta[rows], x)
-            for b in range(asked.shape[1]):  # one by one, that the order of a sum is the same whatever the chunk
-                weighted += per_row(phi[:, b], x) * moved[:, b]
-                plain += moved[:, b]
-            hits += phi.sum(1)
-        mean = hits / most.clamp(min=1)
+        weighted, plain, mean = labels.probe(x, delta, most, lambda n, s: self.directions(labels, n, s), stream)
         return torch.where(per_row(mean.abs() == 1, x), weighted, weighted - per_row(mean, x) * plain)
 
     def directions(self, labels: Labels, n: int, stream: Stream) -> Tensor:

@@ -3,15 +3,31 @@ direction, and low frequencies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mohs.attacks.minimal.bisection import bisect
+from mohs.geometry import per_row
 from mohs.oracle import Oracle
+from mohs.rng import Stream
 from mohs.threat import NormThreat
+
+CHUNK = 16  # probes of a row drawn and asked at once
+
+Directions = Callable[[int, Stream], Tensor]  # so many unit vectors of l2 a row, [rows, n, *input]
+
+
+class Probed(NamedTuple):
+    """Over the probes of a row, with phi = 1 where one reaches the goal, else -1, and u what was added to x over delta.
+    weighted: sum phi u [rows, *input]; plain: sum u; mean: of phi [rows]."""
+
+    weighted: Tensor
+    plain: Tensor
+    mean: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class Labels:
         oracle, x0 = self.oracle, self.oracle.x0
         best = oracle.best
         x = best.point.clone()
-        todo = (self.left * ~best.broken).nonzero()[:, 0]
+        todo = (self.left.bool() & ~best.broken).nonzero()[:, 0]
         low, high = (torch.as_tensor(side).to(x0).expand_as(x0) for side in self.threat.constraints.box(x0, self.threat.bounds))
         for k in oracle.steps(tries):
             if len(todo) == 0:
@@ -75,9 +91,12 @@ class Labels:
             todo = todo[~hit]
         if len(todo):
             oracle.ledger.close(oracle.ids[todo], f"undecided: none of {tries} starting points reaches the goal")
-        found = self.left.bool() & (self.threat.distance(x, x0) > 0)
-        self.limit[oracle.ids[~found]] = 0
-        return x, found.nonzero()[:, 0]
+        self.skip(self.threat.distance(x, x0) == 0)
+        return x, self.rows()
+
+    def skip(self, rows: Tensor) -> None:
+        """Let rows [rows] bool ask no more."""
+        self.limit[self.oracle.ids[rows]] = 0
 
     def bisect(self, x: Tensor, rows: Tensor, steps: int) -> Tensor:
         """x [rows, *input] with that of the given rows led toward x0 to the boundary, along the threat's projections."""
@@ -85,6 +104,24 @@ class Labels:
             return x
         near = bisect(self.oracle, x[rows], self.threat, rows, steps, lambda p: self.reached(p, rows))
         return x.index_copy(0, rows, near)
+
+    def probe(self, x: Tensor, delta: Tensor, most: Tensor, directions: Directions, stream: Stream) -> Probed:
+        """Ask at x + delta u for random unit vectors u; delta [rows], most [rows] int64: how many of a row."""
+        weighted, plain, hits = torch.zeros_like(x), torch.zeros_like(x), torch.zeros(len(x), device=x.device)
+        for first in range(0, int(most.amax()) if len(most) else 0, CHUNK):
+            place = torch.arange(first, first + CHUNK, device=x.device).expand(len(x), -1)
+            rows, column = (place < most[:, None]).nonzero().unbind(1)
+            origin, length = x.index_select(0, rows), per_row(delta[rows], x)
+            p = self.boxed((directions(CHUNK, stream.at(first))[rows, column] * length).add_(origin), rows)
+            phi = self.reached(p, rows).to(x.dtype) * 2 - 1
+            moved = p.sub_(origin).div_(length)
+            for k in range(CHUNK):  # one by one: the order of a row's sum is the same in any company
+                here = (column == k).nonzero()[:, 0]
+                at, u = rows[here], moved.index_select(0, here)
+                plain.index_add_(0, at, u)
+                weighted.index_add_(0, at, u.mul_(per_row(phi[here], x)))
+                hits.index_add_(0, at, phi[here])
+        return Probed(weighted, plain, hits / most.clamp(min=1))
 
     def boxed(self, p: Tensor, rows: Tensor) -> Tensor:
         """Candidates p [n, *input] of rows, clipped."""
