@@ -47,9 +47,11 @@ def facts(counted: Timed, model: nn.Module, x: Tensor, y: Tensor, adversarial: T
 
 def run(peer: str, counted: Timed, x: Tensor, y: Tensor, queries: int) -> Tensor:
     if peer == "art-geoda":
+        import numpy
         from art.attacks.evasion import GeoDA
         from art.estimators.classification import PyTorchClassifier
 
+        numpy.mat = numpy.asmatrix  # which numpy 2 has dropped
         os.chdir(tempfile.mkdtemp())  # where it leaves its basis
         wrapped = PyTorchClassifier(counted, nn.CrossEntropyLoss(), tuple(x.shape[1:]), 10, clip_values=(0, 1), device_type="cpu")
         return torch.tensor(GeoDA(wrapped, batch_size=64, max_iter=queries, verbose=False).generate(x.numpy(), y.numpy()))

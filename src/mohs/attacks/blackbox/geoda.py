@@ -29,8 +29,8 @@ class GeoDA(Attack):
     75 of 224 frequencies a side; its sparse version is left out. Rahmati, Moosavi-Dezfooli, Frossard, Dai, CVPR 2020,
     arXiv:2003.06468.
 
-    When to use: with a thousand labels or fewer on images: every round is a new look along one line from the input. Some rows, for
-    which that line meets no success, stay at their start; and it does not creep on, so that with more labels `hop-skip-jump`
+    When to use: with a thousand labels or fewer on images: every round is a new look along one line from the input. Rows for
+    which that line meets no success stay at their start; and it does not creep on, so that with more labels `hop-skip-jump`
     or `qeba` should go on from where it ended.
 
     >>> from mohs import attacks, demo
