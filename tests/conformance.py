@@ -156,7 +156,7 @@ ROWS: dict[str, Row] = {
         {"queries": 400, "probes": 30, "reduction": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True
     ),
     "geoda": Row({"queries": 400, "part": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.2, "linf": 1.2}, random=True),
-    "surfree": Row({"queries": 300, "orthogonal": 20, "part": 1.0}, (*free("l2"), "l2:0.4"), {"l2": 3.0}, random=True),
+    "surfree": Row({"queries": 300, "orthogonal": 20, "part": 1.0}, (*free("l2"), "l2:1"), {"l2": 3.0}, random=True),
     "boundary": Row({"queries": 250, "spherical": 0.1, "source": 0.05}, (*free("l2"), "l2:0.6"), {"l2": 2.5}, random=True),
     "opt": Row({"queries": 400, "probes": 4}, (*free("l2"), "l2:3"), {"l2": 3.0}, random=True),
     "sign-opt": Row({"queries": 300, "probes": 30}, (*free("l2"), "l2:0.6"), {"l2": 1.5}, random=True),
