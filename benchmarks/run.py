@@ -231,6 +231,48 @@ def minimal() -> dict[str, Any]:
     return {"summary": summary(cells), "cells": cells}
 
 
+LABELS = [  # case, images, queries, who
+    ("mnist_fmn_cnn", 64, 1000, ("foolbox-hop-skip-jump", "foolbox-boundary", "art-geoda")),
+    ("cifar_resnet20", 64, 1000, ("foolbox-hop-skip-jump", "foolbox-boundary", "art-geoda")),
+    ("mnist_fmn_cnn", 64, 5000, ("foolbox-hop-skip-jump", "foolbox-boundary", "art-geoda")),
+    ("cifar_resnet20", 64, 5000, ("foolbox-hop-skip-jump", "foolbox-boundary", "art-geoda")),
+]
+
+
+def label_only() -> dict[str, Any]:
+    """The least l2 distances by labels alone, and the seconds a query beyond the model's own. What stands in the results
+    already is not measured again."""
+    file = RESULTS / "label_only.json"
+    cells: dict[str, Any] = json.loads(file.read_text())["cells"] if file.exists() else {}
+    for name, n, queries, peers in LABELS:
+        for who in ("fixed", *peers):
+            key = f"{name} {queries} {who}"
+            if key not in cells:
+                python, module = (sys.executable, "ours_labels") if who == "fixed" else (PEERS, "peer_labels")
+                cells[key] = call(python, module, who, name, queries, n)
+                keep("label_only", {"summary": _nearest(cells), "cells": cells})
+    return {"summary": _nearest(cells), "cells": cells}
+
+
+def _nearest(cells: dict[str, Any]) -> dict[str, Any]:
+    """Of every case and budget: medians, ours over the nearest peer's, and likewise the seconds a query beyond the model."""
+    rows: dict[str, Any] = {}
+    for cell in dict.fromkeys(key.rpartition(" ")[0] for key in cells):
+        found = {key.rpartition(" ")[2]: one for key, one in cells.items() if key.startswith(f"{cell} ") and "distances" in one}
+        medians = {who: float(np.median(one["distances"])) for who, one in found.items()}
+        peers = [who for who in medians if who != "fixed"]
+        if "fixed" not in medians or not peers:
+            continue
+        best, beyond = min(peers, key=lambda who: medians[who]), "microseconds_a_query_beyond"
+        rows[cell] = {
+            "medians": medians,
+            "best_peer": best,
+            "distance_over_best_peer": medians["fixed"] / medians[best],
+            "seconds_beyond_over_best_peer": found["fixed"][beyond] / found[best][beyond],
+        }
+    return rows
+
+
 def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
     """Of every case, norm and budget: medians, our fixed attack's over the best peer's, and each attack's optimality.
 
@@ -292,6 +334,7 @@ BENCHES = {
         carlini,
         deepfool,
         square,
+        label_only,
         curve,
         minimal,
         hard,

@@ -78,6 +78,7 @@ def run(name: str) -> dict[str, Any]:
     chosen = _different(outcome, y)
     if not chosen:
         raise SystemExit(f"{name} broke none of {len(x)} examples at {threat}: give it more in SHOWN or OPTIONS of docs/pages.py")
+    forwards = outcome.forwards if outcome.forwards.any() else outcome.queries  # by labels, it is the judge that is asked
     magnified = _draw(FOLDER / f"{name}.png", x[chosen], outcome.adversarial[chosen])
     return {
         "settings": kind().spec(),
@@ -86,7 +87,7 @@ def run(name: str) -> dict[str, Any]:
         "images": "patches of two photographs" if kind.sets[0] in COLOURED else "digits",
         "examples": len(x),
         "broken": int(outcome.broken.sum()),
-        "forwards": round(float(outcome.forwards.double().mean()), 1),
+        "forwards": round(float(forwards.double().mean()), 1),
         "backwards": round(float(outcome.backwards.double().mean()), 1),
         "distance": float(f"{float(outcome.distance.median()):.3g}") if kind.minimal else None,
         "labels": [[int(y[i]), int(outcome.label[i])] for i in chosen],

@@ -196,6 +196,16 @@ ROWS: dict[str, Row] = {
     ),
     "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
     "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
+    "hop-skip-jump": Row({"queries": 400, "probes": 30}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True),
+    "qeba": Row(
+        {"queries": 400, "probes": 30, "reduction": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True
+    ),
+    "geoda": Row({"queries": 400, "part": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.2, "linf": 1.2}, random=True),
+    "surfree": Row({"queries": 300, "orthogonal": 20, "part": 1.0}, (*free("l2"), "l2:1"), {"l2": 3.0}, random=True),
+    "boundary": Row({"queries": 250, "spherical": 0.1, "source": 0.05}, (*free("l2"), "l2:0.6"), {"l2": 2.5}, random=True),
+    "opt": Row({"queries": 400, "probes": 4}, (*free("l2"), "l2:3"), {"l2": 3.0}, random=True),
+    "sign-opt": Row({"queries": 300, "probes": 30}, (*free("l2"), "l2:0.6"), {"l2": 1.5}, random=True),
+    "rays": Row({"queries": 200}, (*free("linf"), "linf:0.1"), {"linf": 1.5}),
 }
 
 

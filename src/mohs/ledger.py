@@ -155,7 +155,7 @@ class Ledger:
         self.hits[ids], self.trials[ids] = verdict.hits[good], verdict.trials[good]
 
     def hold(self, ids: Tensor, points: Tensor, distance: Tensor, *, sure: Tensor) -> Tensor:
-        """[n] bool: which hits wait, or are farther than one that waits; no id stands twice.
+        """[n] bool: which hits wait, or are farther than one that waits; no id has two sure ones.
 
         A sure one of a row that is broken already waits until a nearer one takes its place, or its turn comes: of ever
         nearer hits the last alone is judged."""

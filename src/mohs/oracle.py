@@ -20,7 +20,7 @@ from torch import Tensor
 from mohs.aim import Aim
 from mohs.asking import Answer, Candidates, Question, Transform, ask, cat, scatter
 from mohs.errors import Refused
-from mohs.ledger import Ledger, Outcome
+from mohs.ledger import Ledger, Outcome, foremost
 from mohs.losses import Loss
 from mohs.models.prepared import Guide, Judge, Prepared
 from mohs.rng import Stream
@@ -296,14 +296,26 @@ class Oracle:
         if len(hits) == 0:
             return
         rows = hits if r is None else r[hits]
-        points, origins = q.index_select(0, hits), self.x0.index_select(0, rows)
-        distance = self.threat.distance(points, origins)
+        distance = self.threat.distance(q.index_select(0, hits), self.x0.index_select(0, rows))
         useful = distance < ledger.distance[ids[hits]]
-        if once and self._patient:
-            useful &= ~ledger.hold(ids[hits], points, distance, sure=margin[hits] > self.guide.slack)
-        if not self.roams:
-            useful &= self.threat.contains(points, origins)
+        sure = margin[hits] > self.guide.slack
+        if self._patient and not once:  # of a row's sure hits the nearest will do
+            kept = useful & ~sure
+            where = (useful & sure).nonzero()[:, 0]
+            if len(where):
+                kept[where[foremost(ids[hits[where]], distance[where])]] = True
+            useful = kept
         where = useful.nonzero()[:, 0]
+        if len(where) == 0:
+            return
+        hits, rows, distance, sure = hits[where], rows[where], distance[where], sure[where]
+        points = q.index_select(0, hits)
+        due = torch.ones_like(sure)
+        if self._patient:
+            due = ~ledger.hold(ids[hits], points, distance, sure=sure)
+        if not self.roams:
+            due &= self.threat.contains(points, self.x0.index_select(0, rows))
+        where = due.nonzero()[:, 0]
         if len(where):
             self._judge(points[where], rows[where], distance[where])
 

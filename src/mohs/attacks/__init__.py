@@ -15,12 +15,19 @@ from mohs.errors import RequestError, UnknownName
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
     from mohs.attacks.blackbox.bandits import Bandits
+    from mohs.attacks.blackbox.boundary import Boundary
     from mohs.attacks.blackbox.gen_attack import GenAttack
+    from mohs.attacks.blackbox.geoda import GeoDA
+    from mohs.attacks.blackbox.hop_skip_jump import HopSkipJump
     from mohs.attacks.blackbox.nes import NES
+    from mohs.attacks.blackbox.opt import OPT, SignOPT
     from mohs.attacks.blackbox.parsimonious import Parsimonious
+    from mohs.attacks.blackbox.qeba import QEBA
+    from mohs.attacks.blackbox.rays import RayS
     from mohs.attacks.blackbox.simba import SimBA, SimBADCT
     from mohs.attacks.blackbox.spsa import SPSA
     from mohs.attacks.blackbox.square import Square
+    from mohs.attacks.blackbox.surfree import SurFree
     from mohs.attacks.blackbox.zoo import ZOO
     from mohs.attacks.gradient.acg import ACG
     from mohs.attacks.gradient.anneal_flip import AnnealFlip
@@ -129,6 +136,14 @@ TABLE: dict[str, str] = {
     "bandits": "mohs.attacks.blackbox.bandits:Bandits",
     "zoo": "mohs.attacks.blackbox.zoo:ZOO",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
+    "hop-skip-jump": "mohs.attacks.blackbox.hop_skip_jump:HopSkipJump",
+    "qeba": "mohs.attacks.blackbox.qeba:QEBA",
+    "geoda": "mohs.attacks.blackbox.geoda:GeoDA",
+    "surfree": "mohs.attacks.blackbox.surfree:SurFree",
+    "boundary": "mohs.attacks.blackbox.boundary:Boundary",
+    "opt": "mohs.attacks.blackbox.opt:OPT",
+    "sign-opt": "mohs.attacks.blackbox.opt:SignOPT",
+    "rays": "mohs.attacks.blackbox.rays:RayS",
 }
 
 _CLASSES = {path.rpartition(":")[2]: path for path in TABLE.values()}
@@ -197,10 +212,12 @@ __all__ = [
     "MIFGSM",
     "NES",
     "NIFGSM",
+    "OPT",
     "PDPGD",
     "PGD",
     "PGDL0",
     "PPGD",
+    "QEBA",
     "SIFGSM",
     "SLIDE",
     "SPSA",
@@ -214,11 +231,14 @@ __all__ = [
     "AnnealFlip",
     "Bandits",
     "Bisection",
+    "Boundary",
     "BrendelBethge",
     "CWLinf",
     "DeepFool",
     "FastLPA",
     "GenAttack",
+    "GeoDA",
+    "HopSkipJump",
     "Jitter",
     "NoisyCopies",
     "OnManifold",
@@ -226,9 +246,11 @@ __all__ = [
     "OptimizerPGD",
     "Parsimonious",
     "ProjectedSinkhorn",
+    "RayS",
     "ReColorAdv",
     "Replay",
     "SigmaZero",
+    "SignOPT",
     "SimBA",
     "SimBADCT",
     "SparseRS",
@@ -237,6 +259,7 @@ __all__ = [
     "Squeeze",
     "StAdv",
     "SuperDeepFool",
+    "SurFree",
     "WassersteinDual",
     "WassersteinFrankWolfe",
     "WorstOfK",

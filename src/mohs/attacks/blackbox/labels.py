@@ -1,0 +1,142 @@
+"""What attacks by labels share: questions within a budget, starting points, bisection to the boundary, steps along a
+direction, and low frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mohs.attacks.minimal.bisection import bisect
+from mohs.geometry import per_row
+from mohs.oracle import Oracle
+from mohs.rng import Stream
+from mohs.threat import NormThreat
+
+CHUNK = 16  # probes of a row drawn and asked at once
+
+Directions = Callable[[int, Stream], Tensor]  # so many unit vectors of l2 a row, [rows, n, *input]
+
+
+class Probed(NamedTuple):
+    """Over the probes of a row, with phi = 1 where one reaches the goal, else -1, and u what was added to x over delta.
+    weighted: sum phi u [rows, *input]; plain: sum u; mean: of phi [rows]."""
+
+    weighted: Tensor
+    plain: Tensor
+    mean: Tensor
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An Oracle asked for labels alone. limit: by the ledger's rows, the queries after which no more are asked; the
+    judge's confirmations count."""
+
+    oracle: Oracle
+    threat: NormThreat
+    limit: Tensor
+
+    @staticmethod
+    def of(oracle: Oracle, queries: int) -> Labels:
+        assert isinstance(oracle.threat, NormThreat)
+        return Labels(oracle, oracle.threat, oracle.ledger.queries + queries)
+
+    @property
+    def left(self) -> Tensor:
+        """[rows] int64: queries that a row may still spend, 0 where it is closed."""
+        left = (self.limit - self.oracle.ledger.queries)[self.oracle.ids].clamp(min=0)
+        return left * self.oracle.open
+
+    def rows(self) -> Tensor:
+        """Those that may still ask."""
+        return self.left.nonzero()[:, 0]
+
+    def steps(self) -> Iterator[int]:
+        """0, 1, ..., for as long as a row may ask."""
+        for step in self.oracle.steps(int(self.limit.max())):
+            if not self.left.any():
+                return
+            yield step
+
+    def reached(self, p: Tensor, rows: Tensor) -> Tensor:
+        """[n] bool: whether the candidates p [n, *input] reach the goal; candidate i belongs to rows[i], ascending. What
+        a row has no queries left for is not asked and counts as a miss."""
+        place = torch.arange(len(rows), device=rows.device)
+        asked = (place - torch.searchsorted(rows, rows) < self.left[rows]).nonzero()[:, 0]
+        hit = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        hit[asked] = self.oracle.reached(p[asked], rows[asked])
+        return hit
+
+    def start(self, tries: int) -> tuple[Tensor, Tensor]:
+        """Points x [rows, *input] that reach the goal, and the rows that have one: the best success known, else the first
+        hit among `tries` random inputs. These are noise of single entries, noise of blocks, and blocks blended half with
+        the input, in turn. Rows without a hit close as undecided; those whose input reaches the goal already have nothing
+        left to do."""
+        oracle, x0 = self.oracle, self.oracle.x0
+        best = oracle.best
+        x = best.point.clone()
+        todo = (self.left.bool() & ~best.broken).nonzero()[:, 0]
+        low, high = (torch.as_tensor(side).to(x0).expand_as(x0) for side in self.threat.constraints.box(x0, self.threat.bounds))
+        for k in oracle.steps(tries):
+            if len(todo) == 0:
+                break
+            drawn = torch.lerp(low, high, _noise(oracle, k))
+            if k % 3 == 2:
+                drawn = (drawn + x0) / 2
+            hit = self.reached(drawn[todo], todo)
+            x[todo[hit]] = drawn[todo[hit]]
+            todo = todo[~hit]
+        if len(todo):
+            oracle.ledger.close(oracle.ids[todo], f"undecided: none of {tries} starting points reaches the goal")
+        self.skip(self.threat.distance(x, x0) == 0)
+        return x, self.rows()
+
+    def skip(self, rows: Tensor) -> None:
+        """Let rows [rows] bool ask no more."""
+        self.limit[self.oracle.ids[rows]] = 0
+
+    def bisect(self, x: Tensor, rows: Tensor, steps: int) -> Tensor:
+        """x [rows, *input] with that of the given rows led toward x0 to the boundary, along the threat's projections."""
+        if len(rows) == 0:
+            return x
+        near = bisect(self.oracle, x[rows], self.threat, rows, steps, lambda p: self.reached(p, rows))
+        return x.index_copy(0, rows, near)
+
+    def probe(self, x: Tensor, delta: Tensor, most: Tensor, directions: Directions, stream: Stream) -> Probed:
+        """Ask at x + delta u for random unit vectors u; delta [rows], most [rows] int64: how many of a row."""
+        weighted, plain, hits = torch.zeros_like(x), torch.zeros_like(x), torch.zeros(len(x), device=x.device)
+        for first in range(0, int(most.amax()) if len(most) else 0, CHUNK):
+            place = torch.arange(first, first + CHUNK, device=x.device).expand(len(x), -1)
+            rows, column = (place < most[:, None]).nonzero().unbind(1)
+            origin, length = x.index_select(0, rows), per_row(delta[rows], x)
+            p = self.boxed((directions(CHUNK, stream.at(first))[rows, column] * length).add_(origin), rows)
+            phi = self.reached(p, rows).to(x.dtype) * 2 - 1
+            moved = p.sub_(origin).div_(length)
+            for k in range(CHUNK):  # one by one: the order of a row's sum is the same in any company
+                here = (column == k).nonzero()[:, 0]
+                at, u = rows[here], moved.index_select(0, here)
+                plain.index_add_(0, at, u)
+                weighted.index_add_(0, at, u.mul_(per_row(phi[here], x)))
+                hits.index_add_(0, at, phi[here])
+        return Probed(weighted, plain, hits / most.clamp(min=1))
+
+    def boxed(self, p: Tensor, rows: Tensor) -> Tensor:
+        """Candidates p [n, *input] of rows, clipped."""
+        low, high = self.threat.constraints.box(self.oracle.x0[rows], self.threat.bounds)
+        return p.clamp_(min=low).clamp_(max=high)
+
+
+def _noise(oracle: Oracle, k: int) -> Tensor:
+    """Uniform in [0, 1), [rows, *input]; of the last two dimensions, blocks of a seventh have one value where k % 3 > 0."""
+    shape = oracle.x0.shape[1:]
+    stream = oracle.stream.at("start", k)
+    if k % 3 == 0:
+        return stream.uniform(*shape)
+    fewer = [*shape[:-2], *(min(7, side) for side in shape[-2:])]
+    coarse = stream.uniform(*fewer)
+    for dim, side in enumerate(shape[-2:], start=coarse.ndim - len(shape[-2:])):
+        coarse = coarse.index_select(dim, torch.arange(side, device=coarse.device) * coarse.shape[dim] // side)
+    return coarse
