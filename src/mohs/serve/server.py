@@ -21,6 +21,7 @@ from mohs.threat import Knowledge
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+BACKLOG = 2048  # connections that wait to be taken
 PATIENCE = 30  # seconds that a stop waits for the answers in flight
 
 
@@ -87,8 +88,12 @@ def serve(app: FastAPI, host: str = "127.0.0.1", port: int = 8080, started: Call
         app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=PATIENCE, server_header=False
     )
     server = uvicorn.Server(config)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:  # uvicorn raises the signal anew once it is done, which these handlers take
+
+    def stop(*_: object) -> None:  # before uvicorn listens to signals, and when it raises them anew, done
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         started(f"http://{f'[{host}]' if ':' in host else host}:{address[1]}")
         asyncio.run(server.serve(sockets=[listening]))
     finally:
@@ -103,7 +108,8 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise RequestError(f"cannot listen on {host} port {port}: {error.strerror or error}; choose another by --port") from None
+        raise RequestError(f"cannot listen on {host} port {port}: {error.strerror or error}; choose another by --port") from error
     return listening
