@@ -144,6 +144,19 @@ def kills() -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {"failed": done.stderr[-500:]}
 
 
+def serve() -> dict[str, Any]:
+    """Requests a second of `mohs serve`, from 32 clients on loopback."""
+    return call(sys.executable, "serving", "mnist_cnn_a_adv", 32, 8)
+
+
+def guard() -> dict[str, Any]:
+    """False alarms on honest clients, and the queries until a detector speaks up."""
+    return {
+        "mnist": call(sys.executable, "guards", "mnist_fmn_cnn", 0.3, 3.0, 20, 2000, 50),
+        "cifar": call(sys.executable, "guards", "cifar_resnet20", 8 / 255, 0.5, 5, 1000, 50),
+    }
+
+
 MINIMAL = [  # case, images, budgets in passes; norms are all four, but for the first row
     ("cifar_cnn_a_adv", 128, ("l2",), (100, 200, 1000, 2000)),
     ("cifar_cnn_a_adv", 64, ("linf", "l1", "l0"), (100, 200, 1000, 2000)),
@@ -218,7 +231,9 @@ def _optimality(distances: np.ndarray, least: np.ndarray) -> float:
     return float(1 - (mine - best) / (cut - best)) if cut > best else 1.0
 
 
-BENCHES = {f.__name__: f for f in (overhead, stopping, pgd40, memory, kills, curve, minimal, truth, autoattack, compiled)}
+BENCHES = {
+    f.__name__: f for f in (overhead, stopping, pgd40, memory, kills, curve, minimal, truth, autoattack, compiled, serve, guard)
+}
 
 
 def keep(name: str, found: dict[str, Any]) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 import uvicorn
 
+from mohs.serve.server import configured
+
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """The base URL of a server of `app`, which is stopped at the end."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+    server = uvicorn.Server(configured(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -374,7 +374,7 @@ def test_a_detected_query_is_refused_or_gets_the_label_alone(on_detection: str) 
 def test_a_client_over_its_rate_gets_429() -> None:
     spec = GuardSpec.model_validate({"rate": {"examples": 0.1, "burst": 3}, "answer": {"decimals": 1}})
     with serving(make_app(small(), SHAPE, guard=spec, limits=Limits())) as url:
-        first, second = ask(url, images(3)), ask(url, images(1))
+        first, second = ask(url, images(3)), ask(url, images(1), **{"X-Forwarded-For": "192.0.2.7"})
     assert first.status_code == 200
     assert all(math.isclose(s * 10, round(s * 10), abs_tol=1e-9) for row in first.json()["scores"] for s in row)
     assert second.status_code == 429

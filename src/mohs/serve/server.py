@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from mohs.serve.wire import Answers, Gives, Scale
 from mohs.threat import Knowledge
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
 BACKLOG = 2048  # connections that wait to be taken
@@ -84,10 +84,7 @@ def serve(app: FastAPI, host: str = "127.0.0.1", port: int = 8080, started: Call
 
     listening = _bind(host, port)
     address = listening.getsockname()
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=PATIENCE, server_header=False
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configured(app))
 
     def stop(*_: object) -> None:  # before uvicorn listens to signals, and when it raises them anew, done
         server.should_exit = True
@@ -95,11 +92,26 @@ def serve(app: FastAPI, host: str = "127.0.0.1", port: int = 8080, started: Call
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         started(f"http://{f'[{host}]' if ':' in host else host}:{address[1]}")
-        asyncio.run(server.serve(sockets=[listening]))
+        server.run(sockets=[listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         listening.close()
+
+
+def configured(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn runs the application. No header may say who a client is: rates and quotas go by the address."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=PATIENCE,
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:
