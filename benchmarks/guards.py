@@ -1,8 +1,7 @@
 """What each part of a guard is worth on a case: python -m benchmarks.guards CASE LINF L2 IMAGES HONEST WINDOW
 
 False alarms are of HONEST clean test images in random order; attacks are on IMAGES of them, Square at LINF, the walk
-within L2. Every attack meets a fresh detector, with nothing of other clients in it, which is the hardest case for the
-detector, and of Blacklight, also one that has seen the honest images.
+within L2. Every attack meets a detector that has seen nothing yet.
 """
 
 from __future__ import annotations

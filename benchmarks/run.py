@@ -231,9 +231,8 @@ def _optimality(distances: np.ndarray, least: np.ndarray) -> float:
     return float(1 - (mine - best) / (cut - best)) if cut > best else 1.0
 
 
-BENCHES = {
-    f.__name__: f for f in (overhead, stopping, pgd40, memory, kills, curve, minimal, truth, autoattack, compiled, serve, guard)
-}
+ALL = (overhead, stopping, pgd40, memory, kills, curve, minimal, truth, autoattack, compiled, serve, guard)
+BENCHES = {f.__name__: f for f in ALL}
 
 
 def keep(name: str, found: dict[str, Any]) -> None:

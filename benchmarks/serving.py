@@ -1,7 +1,7 @@
-"""Requests a second of `mohs serve` on loopback, every client on a connection of its own: python -m benchmarks.serving CASE CLIENTS SECONDS
+"""Requests a second of `mohs serve` on loopback: python -m benchmarks.serving CASE CLIENTS SECONDS
 
 `httpx` is what a Python client gets; `sockets` sends the same bytes over bare asyncio streams; `wrk` does so in C, where it
-is installed. Clients and server share the cores. Every body is one test image, each client its own.
+is installed. Clients and server share the cores. Every client has a connection and a test image of its own.
 """
 
 from __future__ import annotations

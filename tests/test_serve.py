@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -363,13 +364,14 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def test_the_command_listens_on_loopback_and_stops_gracefully(tmp_path: Path, environment: dict[str, str]) -> None:
     """A stop answers what is in flight: three rows take the model half a second, and SIGTERM comes before that."""
-    words = "serve slow:make --shape 4 --port 0 --rows 3 --token-env MOHS_TOKEN"
+    words = "serve slow:make --shape 4 --port 0 --rows 3 --token-env MOHS_TOKEN --json"
     command = [sys.executable, "-W", "error", "-m", "mohs", *words.split()]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes) as it:
         assert it.stdout is not None
         line = it.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert json.loads(line)["shape"] == [4]
         assert found, line + it.communicate()[1]
         found_codes: list[int] = []
 
@@ -450,3 +452,66 @@ def test_the_command_refuses_in_one_line(
         mohs.cli.main()
     assert end.value.code == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+# the page
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
+
+
+def test_the_commands_of_the_page_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each `mohs serve` of docs/serve.md makes an application, which every curl of the page is then put to."""
+    import mohs.cli
+    import mohs.serve
+    from mohs import demo
+
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("no curl: apt-get install curl")
+    module = DigitNet().eval()
+    torch.export.save(torch.export.export(module, (torch.rand(2, *SHAPE),)), tmp_path / "model.pt2")
+    (guard,) = blocks("toml")
+    (tmp_path / "guard.toml").write_text(guard)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOHS_TOKEN", "of-the-test")
+    monkeypatch.setattr(demo, "load_demo", lambda name: module)
+    served: list[object] = []
+    monkeypatch.setattr(mohs.serve, "serve", lambda app, host, port, started: served.append((app, host)))
+    commands, questions = blocks("bash")
+    for line in commands.strip().splitlines():
+        monkeypatch.setattr(mohs.cli.app, "registered_commands", [])
+        monkeypatch.setattr(sys, "argv", line.partition("#")[0].split())
+        with pytest.raises(SystemExit) as end:
+            mohs.cli.main()
+        assert end.value.code == 0, capsys.readouterr().err
+    assert len(served) == 4
+    answers = []
+    for app, host in served:
+        assert host == "127.0.0.1"
+        with serving(app) as url:
+            script = "set -e\n" + questions.replace("http://127.0.0.1:8080", url).replace("python -c", f"{sys.executable} -c")
+            done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        answers.append(done.stdout)
+    keys = ['"scores":[[', '"top":[[', '"labels":[', '"top":[[']
+    assert [key in answer for key, answer in zip(keys, answers, strict=True)] == [True] * 4
+    assert [answer.count('{"class":') for answer in answers] == [0, 3, 0, 1]  # the guard says topk:1
+
+
+def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from mohs import demo
+
+    module = demo.train(robust=False, epochs=2)
+    monkeypatch.setattr(demo, "load_demo", lambda name: module)
+    (code,) = blocks("python")
+    exec(compile(code, "docs/serve.md", "exec"), {})
+    alarms, found = capsys.readouterr().out.splitlines()
+    assert 0 <= float(alarms) <= 1
+    assert found.startswith("Effect(detected=")

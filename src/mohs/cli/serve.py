@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import os
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,7 @@ def command(
     rows: options.Rows = 128,
     threads: Annotated[int, typer.Option(help="Of torch, for the model.", min=1)] = 1,
     trust_pickle: options.TrustPickle = False,
+    json: options.Json = False,
 ) -> int:
     import torch
 
@@ -67,7 +69,11 @@ def command(
         typer.secho(f"mohs: {host} is open to the network and no --token-env is asked for", err=True, fg="yellow")
 
     def started(address: str) -> None:
-        typer.echo(f"{subject.name} on {address}: POST /predict, /health, /metrics, /docs; Ctrl-C stops")
+        if json:
+            facts = {"url": address, "model": subject.name, "shape": size, "classes": subject.classes}
+            typer.echo(json_module.dumps(facts))
+        else:
+            typer.echo(f"{subject.name} on {address}: POST /predict, /health, /metrics, /docs; Ctrl-C stops")
 
     serve(app, host, port, started)
     return 0
