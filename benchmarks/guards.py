@@ -29,7 +29,7 @@ from mohs.serve.measure import (
     walk_queries,
 )
 
-QUERIES = 1000
+QUERIES = 500
 
 
 def blacklight(window: int) -> Detector:

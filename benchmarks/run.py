@@ -152,8 +152,8 @@ def serve() -> dict[str, Any]:
 def guard() -> dict[str, Any]:
     """False alarms on honest clients, and the queries until a detector speaks up."""
     return {
-        "mnist": call(sys.executable, "guards", "mnist_fmn_cnn", 0.3, 3.0, 20, 2000, 50),
-        "cifar": call(sys.executable, "guards", "cifar_resnet20", 8 / 255, 0.5, 5, 1000, 50),
+        "mnist": call(sys.executable, "guards", "mnist_fmn_cnn", 0.3, 3.0, 10, 1000, 50),
+        "cifar": call(sys.executable, "guards", "cifar_resnet20", 8 / 255, 0.5, 3, 500, 50),
     }
 
 

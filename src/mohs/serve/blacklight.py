@@ -22,7 +22,7 @@ class Blacklight:
     to the nearest multiple; windows run through the array in its own order, channels first; the hash is a keyed BLAKE2b of
     64 bits in place of a salted SHA-3.
 
-    The paper resets its memory daily; here the oldest query is forgotten beyond `remember`, about 6 kB each, so
+    The paper clears its memory from time to time; here the oldest query is forgotten beyond `remember`, about 6 kB each, so
     that an attack slower than `remember` other queries goes unseen. An exact repetition is taken for an attack.
     """
 
