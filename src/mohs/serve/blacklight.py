@@ -22,7 +22,7 @@ class Blacklight:
     to the nearest multiple; windows run through the array in its own order, channels first; the hash is a keyed BLAKE2b of
     64 bits in place of a salted SHA-3.
 
-    The paper clears its memory from time to time; here the oldest query is forgotten beyond `remember`, about 6 kB each, so
+    The paper clears its memory from time to time; here the oldest query is forgotten beyond `remember`, about 10 kB each, so
     that an attack slower than `remember` other queries goes unseen. An exact repetition is taken for an attack.
     """
 
@@ -43,7 +43,7 @@ class Blacklight:
         self.salt = secrets.token_bytes(32) if salt is None else salt
         self._number = 0
         self._kept: deque[tuple[int, list[int]]] = deque()
-        self._seen_in: dict[int, deque[int]] = {}  # hash -> the numbers of the queries that have it, oldest first
+        self._seen_in: dict[int, list[int]] = {}  # hash -> the numbers of the queries that have it, oldest first
 
     def __call__(self, x: np.ndarray) -> bool:
         """Whether one input [*input] looks like an earlier one; it is remembered."""
@@ -70,12 +70,12 @@ class Blacklight:
     def _remember(self, fingerprint: list[int]) -> None:
         self._kept.append((self._number, fingerprint))
         for value in fingerprint:
-            self._seen_in.setdefault(value, deque()).append(self._number)
+            self._seen_in.setdefault(value, []).append(self._number)
         self._number += 1
         if len(self._kept) > self.remember:
             _, oldest = self._kept.popleft()
             for value in oldest:
                 holders = self._seen_in[value]
-                holders.popleft()
+                holders.pop(0)
                 if not holders:
                     del self._seen_in[value]
