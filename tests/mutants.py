@@ -29,7 +29,7 @@ MUTANTS = [
     Mutant("serve/server.py", "proxy_headers=False", "proxy_headers=True", "test_guard.py"),
     Mutant("serve/batching.py", "if self.waiting + rows > self.room:", "if False:", "test_serve.py"),
     Mutant("serve/batching.py", "if len(jobs) > 1:", "if False:", "test_serve.py"),
-    Mutant("serve/app.py", "self._held -= size", "pass", "test_serve.py"),
+    Mutant("serve/app.py", "self._held -= held", "pass", "test_serve.py"),
     Mutant("serve/app.py", 'scheme.lower() != "bearer"', "False", "test_serve.py"),
     Mutant("serve/wire.py", 'not in "iuf"', 'not in "iufb"', "test_serve.py"),
     Mutant(

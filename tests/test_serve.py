@@ -330,7 +330,7 @@ def test_the_bodies_held_are_bounded(model: Model) -> None:
             calls = [client.post(f"{url}/predict", content=drip()) for _ in range(8)]
             return [answer.status_code for answer in await asyncio.gather(*calls)]
 
-    with serving(make_app(model, SHAPE, limits=Limits(held=100_000))) as url:
+    with serving(make_app(model, SHAPE, limits=Limits(held=80_500))) as url:
         assert sorted(asyncio.run(run(url))) == [400] * 2 + [503] * 6
         assert ask(url, images(1)).status_code == 200
 

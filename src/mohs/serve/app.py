@@ -146,22 +146,30 @@ class Service:
         said = request.headers.get("content-length", "")
         if said.isdecimal() and int(said) > self.limits.body:
             raise Declined(413, "size", f"the body has {said} bytes; at most {self.limits.body} are taken")
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size, held, busy = 0, 0, False
         try:
             async with asyncio.timeout(self.limits.seconds):
                 async for part in request.stream():
-                    parts.append(part)
                     size += len(part)
-                    self._held += len(part)
                     if size > self.limits.body:
                         raise Declined(413, "size", f"the body is larger than {self.limits.body} bytes")
+                    if busy:  # read to its end all the same, or the client might never see the answer
+                        continue
+                    parts.append(part)
+                    held += len(part)
+                    self._held += len(part)
                     if self._held > self.limits.held:
-                        raise Declined(503, "busy", "too many bodies are being read; try again shortly", retry_after=1)
+                        busy = True
+                        parts.clear()
+                        self._held, held = self._held - held, 0
+            if busy:
+                raise Declined(503, "busy", "too many bodies are being read; try again shortly", retry_after=1)
             yield b"".join(parts)
         except TimeoutError:
             raise Declined(408, "slow", f"the body did not come within {self.limits.seconds:g} s") from None
         finally:
-            self._held -= size
+            self._held -= held
 
 
 def as_json(found: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -110,6 +110,7 @@ def configured(app: FastAPI) -> uvicorn.Config:
         lifespan="on",
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=60,
         timeout_graceful_shutdown=PATIENCE,
     )
 
