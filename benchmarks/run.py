@@ -208,6 +208,20 @@ def deep() -> dict[str, Any]:
 
 
 MINIMAL = [  # case, images, norms, budgets in passes
+def serve() -> dict[str, Any]:
+    """Requests a second of `mohs serve`, from 32 clients on loopback."""
+    return call(sys.executable, "serving", "mnist_cnn_a_adv", 32, 8)
+
+
+def guard() -> dict[str, Any]:
+    """False alarms on honest clients, and the queries until a detector speaks up."""
+    return {
+        "mnist": call(sys.executable, "guards", "mnist_fmn_cnn", 0.3, 3.0, 10, 1000, 50),
+        "cifar": call(sys.executable, "guards", "cifar_resnet20", 8 / 255, 0.5, 3, 500, 50),
+    }
+
+
+MINIMAL = [  # case, images, budgets in passes; norms are all four, but for the first row
     ("cifar_cnn_a_adv", 128, ("l2",), (100, 200, 1000, 2000)),
     ("cifar_cnn_a_adv", 64, ("linf", "l1", "l0"), (100, 200, 1000)),
     ("mnist_fmn_cnn", 64, ("linf", "l2", "l1", "l0"), (100, 200, 1000)),
@@ -335,6 +349,8 @@ BENCHES = {
         deepfool,
         square,
         label_only,
+        serve,
+        guard,
         curve,
         minimal,
         hard,

@@ -22,6 +22,16 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    Mutant("serve/blacklight.py", "self.matches(fingerprint) > self", "self.matches(fingerprint) >= self", "test_guard.py"),
+    Mutant("serve/prada.py", "if distance > self.threshold:", "if distance >= 0:", "test_guard.py"),
+    Mutant("serve/limits.py", "self.tokens = min(self.burst,", "self.tokens = max(self.burst,", "test_guard.py"),
+    Mutant("serve/measure.py", ".numpy().copy())", ".numpy())", "test_guard.py"),
+    Mutant("serve/server.py", "proxy_headers=False", "proxy_headers=True", "test_guard.py"),
+    Mutant("serve/batching.py", "if self.waiting + rows > self.room:", "if False:", "test_serve.py"),
+    Mutant("serve/batching.py", "if len(jobs) > 1:", "if False:", "test_serve.py"),
+    Mutant("serve/app.py", "self._held -= held", "pass", "test_serve.py"),
+    Mutant("serve/app.py", 'scheme.lower() != "bearer"', "False", "test_serve.py"),
+    Mutant("serve/wire.py", 'not in "iuf"', 'not in "iufb"', "test_serve.py"),
     Mutant(
         "attacks/spatial/wasserstein.py",
         "low, high = torch.where(dear, middle, low), torch.where(dear, high, middle)",
