@@ -1,0 +1,1 @@
+"""What `mohs probe --explore` prints."""
