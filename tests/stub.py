@@ -181,7 +181,7 @@ def flaky(seed: int = 0) -> Fault:
 DESCRIPTION = """
 url = "http://127.0.0.1:1/predict"
 classes = 4
-timeout = 0.2
+timeout = 30
 concurrency = 8
 price = 0.001
 

@@ -75,7 +75,7 @@ def command(
     if explore:
         from mohs.cli.explore import show_exploration
 
-        return show_exploration(url, data, queries, given, json)
+        return show_exploration(url, data, {"queries": queries, **given}, json)
     texts = against(load_endpoint(describe, url), threat or [])
     for line in (*(require or []), *(confident or [])):
         parse_requirement(line, texts)

@@ -12,6 +12,7 @@ from mohs.report.words import cost, count, number, percent
 from mohs.store.answers import read_tally
 from mohs.store.verdict import Verdict
 
+# shares are told at these, as far as the budget goes, and at the budget
 AT = (100, 500, 1000, 5000)
 
 
@@ -67,6 +68,8 @@ def efforts(verdict: Verdict) -> list[Effort]:
     stage, threat, status, first = (
         table[name].to_numpy(zero_copy_only=False) for name in ("stage", "threat", "status", "queries_to_success")
     )
+    budget = verdict.run.spec["plan"].get("queries") or max(AT)
+    marks = sorted({at for at in AT if at < budget} | {budget})
     found = []
     for i, (seen, plan) in enumerate(zip(verdict.threats, verdict.run.spec["plan"]["threats"], strict=True)):
         hit = (stage >= 0) & (threat == i) & (status == "broken") & (first >= 0)
@@ -81,7 +84,7 @@ def efforts(verdict: Verdict) -> list[Effort]:
                 attacked=attacked,
                 queries=queries,
                 median=queries[middle - 1] if 0 < middle <= len(queries) else None,
-                within={at: sum(q <= at for q in queries) / attacked if attacked else math.nan for at in AT},
+                within={at: sum(q <= at for q in queries) / attacked if attacked else math.nan for at in marks},
             )
         )
     return found

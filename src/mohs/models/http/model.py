@@ -18,6 +18,7 @@ from mohs.models.http.endpoint import Endpoint
 from mohs.models.http.wire import encode
 from mohs.rng import Stream
 from mohs.store.answers import Answers
+from mohs.threat import Knowledge
 
 
 class HttpModel(Model):
@@ -43,6 +44,7 @@ class HttpModel(Model):
     ) -> None:
         self.endpoint, self.name, self.bounds = endpoint, endpoint.url, bounds
         self.classes, self.gives, self.bits = len(endpoint.names), endpoint.gives, endpoint.bits
+        self.outputs = "labels" if self.gives == Knowledge.LABEL else "logits"  # what `logits` returns
         afforded = math.floor(spend / endpoint.price * (1 + 1e-12)) if spend is not None and endpoint.price else None
         limit = min((most for most in (total, afforded) if most is not None), default=None)
         self.client = Client(endpoint, Answers(answers, limit), rate)
