@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLASSES, SHAPE = 4, (1, 4, 4)
 
@@ -32,8 +34,10 @@ def weights() -> np.ndarray:
     return w.reshape(CLASSES, -1)
 
 
-def examples(n: int = 24, *, grid: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def examples(n: int = 24, *, grid: bool = False) -> tuple[Tensor, Tensor]:
     """x [n, 1, 4, 4], y [n]: a lit quadrant under noise; the nearest boundary in linf lies 0.03 to 0.2 away."""
+    import torch
+
     rng = np.random.default_rng(0)
     y = np.arange(n) % CLASSES
     x = rng.uniform(0.3, 0.5, (n, 16)) + (weights()[y] > 0) * rng.uniform(0.06, 0.4, (n, 1))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,14 @@ from mohs.engine.probes import choose, probing
 from mohs.errors import RequestError
 from mohs.exploring import explore
 from mohs.models import Model
+from mohs.models.http import make_endpoint
 from mohs.oracle import Oracle
 from mohs.probing import against, probe
 from mohs.report.queries import as_json
 from mohs.store import Run
 from mohs.store.answers import NAME, read_tally
 from mohs.threat import Knowledge, Threat, parse_threat
-from tests.stub import DESCRIPTION, Stub, examples, flaky, running, serve_labels, serve_picture
+from tests.stub import DESCRIPTION, Stub, examples, flaky, running, serve_labels, serve_picture, serve_scores, weights
 from tests.test_cli import Mohs, command_line
 
 THREAT = "linf:0.08"
@@ -156,6 +158,7 @@ class TestVerdict:
 class TestResume:
     def test_a_killed_probe_asks_nothing_twice(self, described: Path, data: str, tmp_path: Path) -> None:
         log = tmp_path / "log"
+        killed = None
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.stub", str(log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -163,12 +166,12 @@ class TestResume:
             assert server.stdout is not None
             url = server.stdout.readline().strip()
             words = [sys.executable, "-m", "mohs", "probe", url, "--describe", str(described), "--data", data]
-            words += ["--threat", THREAT, "--queries", "300"]
+            words += ["--threat", THREAT, "--queries", "120"]
             killed = subprocess.Popen(
                 [*words, "--out", str(tmp_path / "run")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
             base = tmp_path / "run" / NAME
-            while killed.poll() is None and (not base.exists() or (read_tally(base.parent) or {}).get("sent", 0) < 100):
+            while killed.poll() is None and (not base.exists() or (read_tally(base.parent) or {}).get("sent", 0) < 80):
                 time.sleep(0.01)
             os.kill(killed.pid, signal.SIGKILL)
             assert killed.wait() == -signal.SIGKILL  # and not done before
@@ -182,10 +185,13 @@ class TestResume:
             assert tally is not None
             assert sum(repeated.values()) <= flying == tally["repeated"]
             assert tally["sent"] >= after.total()
-            whole = probe(url, data, describe=described, threats=[THREAT], queries=300, out=tmp_path / "whole")
+            whole = probe(url, data, describe=described, threats=[THREAT], queries=120, out=tmp_path / "whole")
             assert facts(result.run) == facts(whole.run)
             assert result.verdict.threats[0].score == whole.verdict.threats[0].score
         finally:
+            if killed is not None:
+                killed.kill()
+                killed.wait()
             server.communicate("")
         assert server.returncode == 0
 
@@ -317,8 +323,6 @@ def test_pictures_are_attacked_on_their_grid(described: Path, tmp_path: Path) ->
 
 
 def test_threats_are_completed_once() -> None:
-    from mohs.models.http import make_endpoint
-
     told = {"url": "http://127.0.0.1/x", "classes": 4, "answer": {"labels": "$.l"}, "input": {"encoding": "png"}}
     given = ["linf:0.1", "l2:1+quantise:8bit", "l1:1+knowledge:label"]
     assert against(make_endpoint(told), given) == [
@@ -391,3 +395,61 @@ class TestExplore:
             told = mohs_(*words, "--json").json
         assert told["gives"] == "label"
         assert told["account"]["sent"] == 100
+
+
+def test_a_break_is_found_exactly_where_the_boundary_is_within_reach(described: Path, tmp_path: Path) -> None:
+    """The stub is linear: eight entries of weight 4 part two classes, so that the nearest boundary in linf is known."""
+    x, y = examples(12)
+    z = x.flatten(1).double() @ torch.from_numpy(weights()).T
+    gap = (z.gather(1, y[:, None]) - z.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True))[:, 0] / 32
+    with running(Stub()) as stub:
+        result = probe(stub.url, (x, y), describe=described, threats=[THREAT], queries=120, out=tmp_path / "run")
+    threat = result.verdict.threats[0]
+    assert bool(((gap - 0.08).abs() > 1e-3).all())  # no case is a matter of rounding
+    assert (threat.status == "broken").tolist() == (gap < 0.08).tolist()
+    assert 0 < int((gap < 0.08).sum()) < 12
+
+
+def test_the_page_about_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/probe.md: its description, its Python, and every line of its tables."""
+    text = (Path(__file__).parents[1] / "docs/probe.md").read_text()
+    described, python = (re.search(rf"```{kind}\n(.*?)```", text, re.S)[1] for kind in ("toml", "python"))  # type: ignore[index]
+    (tmp_path / "endpoint.toml").write_text(described)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREDICT_KEY", "s3cret-value")
+    x, y = examples(12)
+    with running(Stub()) as stub:
+        names = {"mohs": mohs, "url": stub.url, "x": x, "y": y}
+        exec(python, names)
+        assert {head["authorization"] for head in stub.heads} == {"Bearer s3cret-value"}
+    assert "undecided" not in names["result"].verdict.threats[0].status  # type: ignore[attr-defined]
+    for body, answer in re.findall(r"\| (?:`\[input\] .*?` and )?`(\[body\].*?)`(?: and `(each .*?)`)? \|", text):
+        make_endpoint(
+            tomllib.loads(
+                'url="http://h/"\nclasses=2\nanswer={labels="$.l"}\ninput={encoding="png"}\n'
+                + body.replace("] ", "]\n")
+                + "\n"
+                + answer
+            )
+        )
+    assert len(re.findall(r"^\| .*`\[body\]", text, re.M)) == 3
+    for path in re.findall(r"\| `((?:scores|top|labels) = .*?)`", text):
+        make_endpoint(tomllib.loads(f'url="http://h/"\nclasses=2\n[answer]\n{path}\n'))
+
+
+def test_a_secret_is_in_no_file_of_a_run(described: Path, mohs_: Mohs, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOHS_TEST_KEY", "s3cret-value")
+    described.write_text(described.read_text() + '\n[headers]\nX-Api-Key = "${MOHS_TEST_KEY}"\n')
+
+    def echo(body, headers):  # type: ignore[no-untyped-def]
+        odd = body["inputs"][0][0][0][0] * 1000 % 1 < 0.2
+        return (422, b"bad request of " + headers["x-api-key"].encode(), {}) if odd else serve_scores(body, headers)
+
+    with running(Stub(echo)) as stub:
+        words = ["probe", stub.url, "--describe", described, "--data", data, "--threat", THREAT, "--queries", 30, "--out", "run"]
+        done = mohs_(*words)
+        assert stub.heads[0]["x-api-key"] == "s3cret-value"
+    assert done.code == 0
+    assert "s3cret" not in done.out + done.err
+    assert "bad request of ${MOHS_TEST_KEY}" in done.out
+    assert [file for file in Path("run").rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()] == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 COUNTS = ("asked", "cached", "answered", "failed", "sent", "requests", "repeated", "seconds")
@@ -75,8 +76,7 @@ class Answers:
 
     def tally(self) -> dict[str, float]:
         """Every count of COUNTS."""
-        found = dict(self._base.execute("select name, value from tally"))
-        return {name: value if name == "seconds" else int(value) for name in COUNTS for value in (found.get(name, 0.0),)}
+        return _tally(self._base) or {}
 
     def close(self) -> None:
         self._base.close()
@@ -93,15 +93,19 @@ class Answers:
 
 
 def read_tally(folder: Path) -> dict[str, float] | None:
-    """The counts of a run that asked a remote model; None of another run."""
+    """The counts of a run that asked a remote model; None of another run, or of one killed before it asked."""
     path = folder / NAME
     if not path.exists():
         return None
-    answers = Answers(path)
-    try:
-        return answers.tally()
-    finally:
-        answers.close()
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as base:
+        return _tally(base)
+
+
+def _tally(base: sqlite3.Connection) -> dict[str, float] | None:
+    if not base.execute("select 1 from sqlite_master where name = 'tally'").fetchone():
+        return None
+    found = dict(base.execute("select name, value from tally"))
+    return {name: value if name == "seconds" else int(value) for name in COUNTS for value in (found.get(name, 0.0),)}
 
 
 def _open(path: Path | None, base: sqlite3.Connection | None = None) -> sqlite3.Connection:

@@ -60,7 +60,7 @@ class Client:
         self._flying, self._trial = asyncio.Semaphore(endpoint.concurrency), asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="mohs-http").start()
-        self._end = weakref.finalize(self, _end, self._loop, self._http)
+        self._end = weakref.finalize(self, _end, self._loop, self._http, answers)
 
     def ask(self, queries: Sequence[Query]) -> list[Reply]:
         """The replies to queries, in order; what is known, or stands twice, is not asked again. Raises RunFailed where the
@@ -85,8 +85,8 @@ class Client:
         ]
 
     def close(self) -> None:
+        """Hang up; the answers are kept where they were moved to. Called where nobody refers to the client any more, too."""
         self._end()
-        self.answers.close()
 
     # inside, on the loop
 
@@ -235,14 +235,14 @@ class _Failure(NamedTuple):
     alive: bool = False
 
 
-def _end(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:
-    """Close the connections, then the loop and its thread."""
-    if not loop.is_closed():
-        asyncio.run_coroutine_threadsafe(_closed(http), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
-        while loop.is_running():
-            time.sleep(0.001)
-        loop.close()
+def _end(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient, answers: Answers) -> None:
+    """Close the connections, the loop with its thread, and the answers."""
+    asyncio.run_coroutine_threadsafe(_closed(http), loop).result(5)
+    loop.call_soon_threadsafe(loop.stop)
+    while loop.is_running():
+        time.sleep(0.001)
+    loop.close()
+    answers.close()
 
 
 async def _closed(http: httpx.AsyncClient) -> None:
