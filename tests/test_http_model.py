@@ -26,6 +26,7 @@ from mohs.models.http.model import _key
 from mohs.models.prepared import prepare
 from mohs.threat import Knowledge
 from tests.stub import (
+    Answer,
     Stub,
     examples,
     flaky,
@@ -470,6 +471,26 @@ class TestContract:
             before = stub.received
             Square(queries=10)(prepare(model, x[:2]), x[weak], y[weak], threat="linf:0.3+knowledge:scores", draws=3)
             assert stub.received == before  # the same draws are the same answers
+
+
+def noisy(seed: int) -> Answer:
+    rng = np.random.default_rng(seed)
+
+    def answer(body: Any, headers: dict[str, str]) -> Any:
+        p = probabilities(np.array(body["inputs"])) * rng.uniform(0.99, 1.01, 4)
+        return {"scores": (p / p.sum()).tolist()}
+
+    return answer
+
+
+def test_a_confirmation_with_a_gap_decides_nothing(make: Make) -> None:
+    x, y = examples(1)
+    with running(Stub(noisy(0), fault=lambda n: (422, b"no", {}) if n == 50 else None)) as stub:
+        model = make(stub, concurrency=1)
+        model.random = True
+        outcome = Square(queries=1)(prepare(model, x), x, (y + 1) % 4, threat="linf:0.01+knowledge:scores", goal="targeted:0")
+        assert stub.received == 1 + 100  # and no question after it
+    assert (outcome.status, outcome.reason) == ([Status.UNDECIDED], ["answered 422: 'no'"])
 
 
 def test_an_attack_by_scores_is_refused_labels(make: Make) -> None:

@@ -102,9 +102,30 @@ class TestVerdict:
     def test_no_example_costs_more_than_it_may(self, described: Path, tmp_path: Path) -> None:
         x, y = examples(4)
         with running(Stub()) as stub:
-            probe(stub.url, (x, y), describe=described, threats=["linf:0.001"], queries=40, out=tmp_path / "run")
+            result = probe(stub.url, (x, y), describe=described, threats=["linf:0.001"], queries=40, out=tmp_path / "run")
             contract = 4 * 3
             assert stub.received <= 4 * 40 + contract
+        assert result.verdict.threats[0].score.undecided == 0
+        table = result.run.records()
+        spent = [q for q, stage in zip(table["queries"].to_pylist(), table["stage"].to_pylist(), strict=True) if stage >= 0]
+        assert max(spent) == 39  # and the clean one
+
+    def test_nor_does_one_of_an_endpoint_with_noise(self, described: Path, tmp_path: Path) -> None:
+        """A hit asks for a hundred answers, which this budget does not cover."""
+        rng = np.random.default_rng(0)
+
+        def noisy(body, headers):  # type: ignore[no-untyped-def]
+            p = np.array(serve_scores(body, headers)["scores"][0]) * rng.uniform(0.99, 1.01, 4)
+            return {"scores": [(p / p.sum()).tolist()]}
+
+        x, y = examples(4)
+        with running(Stub(noisy)) as stub:
+            result = probe(stub.url, (x, y), describe=described, threats=["linf:0.3"], queries=60, out=tmp_path / "run")
+        threat = result.verdict.threats[0]
+        assert "undecided: the budget of 60 queries is spent" in threat.reasons
+        table = result.run.records()
+        spent = [q for q, stage in zip(table["queries"].to_pylist(), table["stage"].to_pylist(), strict=True) if stage >= 0]
+        assert max(spent) <= 60
 
     def test_an_endpoint_in_trouble_gives_the_same_verdict(self, described: Path, tmp_path: Path) -> None:
         x, y = examples(12)
