@@ -348,7 +348,7 @@ class Oracle:
         verdict = self.judge.confirm(self.threat.apply(q, self.x0[rows]), self.goal, self.aim.take(rows))
         if model.random or not model.remote:  # else the point was asked about just now
             ledger.judged.index_add_(0, ids, verdict.trials)
-        self._close_silent(verdict.margin.isnan(), q, rows, self.judge)
+        self._close_silent(verdict.margin.isnan() & ~verdict.reached, q, rows, self.judge)
         ledger.doubted[ids[verdict.doubted]] = True
         ledger.succeed(ids, q, distance, verdict)
         if self.stop:

@@ -79,7 +79,7 @@ class Worker:
             for a, r in zip(applies, reached, strict=True)
         ]
         reasons = ["" if a else "the goal does not apply" for a in applies]
-        silent = (logits.isnan().any(1) | verdict.margin.isnan()).nonzero()[:, 0]
+        silent = (logits.isnan().any(1) | (verdict.margin.isnan() & ~verdict.reached)).nonzero()[:, 0]
         for i, lapse in zip(silent.tolist(), self.prepared.judge.model.lapse(x[silent]), strict=True):
             kind, _, reasons[i] = lapse.partition(": ")
             status[i] = Status(kind)
