@@ -207,7 +207,6 @@ def deep() -> dict[str, Any]:
     }
 
 
-MINIMAL = [  # case, images, norms, budgets in passes
 def serve() -> dict[str, Any]:
     """Requests a second of `mohs serve`, from 32 clients on loopback."""
     return call(sys.executable, "serving", "mnist_cnn_a_adv", 32, 8)
@@ -221,7 +220,7 @@ def guard() -> dict[str, Any]:
     }
 
 
-MINIMAL = [  # case, images, budgets in passes; norms are all four, but for the first row
+MINIMAL = [  # case, images, norms, budgets in passes
     ("cifar_cnn_a_adv", 128, ("l2",), (100, 200, 1000, 2000)),
     ("cifar_cnn_a_adv", 64, ("linf", "l1", "l0"), (100, 200, 1000)),
     ("mnist_fmn_cnn", 64, ("linf", "l2", "l1", "l0"), (100, 200, 1000)),

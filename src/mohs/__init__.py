@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from mohs.crafting import universal
     from mohs.curving import curve
     from mohs.errors import MohsError, RequestError, RunFailed
+    from mohs.exploring import explore
     from mohs.ledger import Outcome, Status
     from mohs.models import Model, TorchModel, load_model, prepare
+    from mohs.probing import probe
     from mohs.threat import L0, L1, L2, Constraints, Knowledge, Linf, parse_goal, parse_threat
 
 _HOMES = {
@@ -26,8 +28,10 @@ _HOMES = {
     "mohs.crafting": ("universal",),
     "mohs.curving": ("curve",),
     "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
+    "mohs.exploring": ("explore",),
     "mohs.ledger": ("Outcome", "Status"),
     "mohs.models": ("Model", "TorchModel", "load_model", "prepare"),
+    "mohs.probing": ("probe",),
     "mohs.threat": ("Constraints", "Knowledge", "L0", "L1", "L2", "Linf", "parse_goal", "parse_threat"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -50,10 +54,12 @@ __all__ = [
     "attacks",
     "audit",
     "curve",
+    "explore",
     "load_model",
     "parse_goal",
     "parse_threat",
     "prepare",
+    "probe",
     "resume",
     "universal",
 ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mohs.data import Examples, load_data
@@ -26,6 +26,8 @@ from mohs.engine.curves import CURVE
 from mohs.engine.execute import Progress, execute
 from mohs.engine.executors import most_processes
 from mohs.engine.plan import Plan, make_plan
+from mohs.engine.probes import NAME as PROBE
+from mohs.engine.probes import probing
 from mohs.engine.profiles import Profile, find_profile
 from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
@@ -34,8 +36,10 @@ from mohs.models.autoencoder import fit_autoencoder, load_autoencoder
 from mohs.models.contract import Finding, check_contract
 from mohs.models.cpu import threads
 from mohs.models.ensemble import surrogate
+from mohs.models.http import HttpModel, load_endpoint
 from mohs.models.perception import Perception, load_lpips
 from mohs.store import Run
+from mohs.store.answers import NAME as ANSWERS
 from mohs.store.verdict import Verdict, verdict_of
 from mohs.threat import Goal, Knowledge, ManifoldThreat, PerceptualThreat, Threat, parse_goal, parse_threat
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+QUERIES = 5000  # an example, of a probe
 Watcher = Callable[[Progress], None]
 AnyModel = str | Model | nn.Module
 
@@ -70,6 +75,12 @@ class Request(BaseModel):
     autoencoder: str | None = None
     require: list[str] = []
     confident: list[str] = []
+    describe: str | None = None
+    queries: int | None = Field(default=None, ge=1)
+    total: int | None = Field(default=None, ge=1)
+    spend: float | None = Field(default=None, gt=0)
+    rate: float | None = Field(default=None, gt=0)
+    i_am_authorised: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ def resume(
     asked = Request.model_validate({**run.spec["request"]["given"], **run.spec["request"]["defaulted"]})
     options = asked.model_dump(exclude={"model", "data", "threats", "surrogates"})
     options |= {"threats": threats or asked.threats, "surrogates": surrogates or asked.surrogates}
-    job = make_job(model or asked.model, data or asked.data, **options)
+    job = make_job(model or asked.model, data or asked.data, answers=run.folder / ANSWERS, **options)
     plan = Plan.model_validate(run.spec["plan"])
     _same(run, "data", job.data.sha256(), run.spec["data"]["sha256"])
     _same(run, "model", job.prepared.judge.model.fingerprint(), run.spec["model"]["sha256"])
@@ -193,9 +204,10 @@ def make_job(
     *,
     threats: Sequence[str | Threat],
     surrogates: Sequence[AnyModel] = (),
+    answers: Path | None = None,
     **options: Any,
 ) -> Job:
-    """Load, check and plan; nothing is written."""
+    """Load, check and plan; nothing is written. answers: the file of what an endpoint has answered in this run so far."""
     examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
     if not threats:
         raise RequestError("an audit needs a threat, such as linf:8/255")
@@ -204,7 +216,8 @@ def make_job(
         options["surrogates"] = [_name(part) for part in surrogates]
     request = make_request(model, data, list(parsed), options)
     profile = _profile(request)
-    subject = load(model, examples.x, request)
+    subject = load(model, examples.x, request, answers)
+    check_grid(subject, parsed)
     findings = check_contract(subject, examples.x, examples.y)
     check_aids(request, parsed.values())
     bound = {text: facing(threat, subject, examples.x, request) for text, threat in parsed.items()}
@@ -221,13 +234,23 @@ def make_job(
             quantum = max(judge.quantum, guide.quantum)  # one for both, as a plan has it
             prepared = prepared.pinned(judge.rows, quantum, guide.slack, judge.noise)
         plan = make_plan(
-            profile, bound, goals, prepared, n=len(examples), seed=request.seed, time=request.time, processes=processes
+            profile,
+            bound,
+            goals,
+            prepared,
+            n=len(examples),
+            seed=request.seed,
+            time=request.time,
+            queries=request.queries or (QUERIES if request.profile == PROBE else None),
+            processes=processes,
         )
     return Job(request, prepared, examples, bound, plan, findings, others)
 
 
-def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
+def load(model: str | Model | nn.Module, x: Tensor, request: Request, answers: Path | None = None) -> Model:
     """A Model from whatever was given."""
+    if isinstance(model, str) and request.describe is not None:
+        return load_http(model, request, answers)
     if not isinstance(model, str):
         return as_model(model, x, request.bounds, outputs=request.outputs)
     return load_model(
@@ -238,6 +261,28 @@ def load(model: str | Model | nn.Module, x: Tensor, request: Request) -> Model:
         device=request.device,
         trust_pickle=request.trust_pickle,
     )
+
+
+def load_http(url: str, request: Request, answers: Path | None = None) -> HttpModel:
+    """The endpoint of a request; RequestError where it is another's and nobody said that they may."""
+    assert request.describe is not None
+    endpoint = load_endpoint(request.describe, url)
+    if not (endpoint.loopback or request.i_am_authorised):
+        raise RequestError(
+            f"{endpoint.host} is another machine: a probe sends it thousands of attacks. Say --i-am-authorised where whoever "
+            "runs it has agreed to that"
+        )
+    return HttpModel(
+        endpoint, bounds=request.bounds, rate=request.rate, total=request.total, spend=request.spend, answers=answers
+    )
+
+
+def check_grid(model: Model, threats: dict[str, Threat]) -> None:
+    """RequestError where an endpoint rounds what a threat does not: another input would be judged than the one recorded."""
+    bits = model.bits if isinstance(model, HttpModel) else None
+    for text, threat in threats.items():
+        if bits is not None and threat.constraints.bits != bits:
+            raise RequestError(f"the endpoint takes {bits}-bit inputs, and so must the threat: say {text}+quantise:{bits}bit")
 
 
 def facing(threat: Threat, model: Model, x: Tensor, request: Request) -> Threat:
@@ -302,6 +347,7 @@ def describe(job: Job) -> dict[str, Any]:
             "random": model.random,
         },
         "surrogates": [{"name": m.name, "sha256": m.fingerprint()} for m in job.surrogates],
+        **({"endpoint": model.endpoint.model_dump(by_alias=True)} if isinstance(model, HttpModel) else {}),
         "findings": [{"severity": f.severity, "code": f.code, "message": f.message} for f in job.findings],
         "environment": environment(),
     }
@@ -311,13 +357,15 @@ def command(request: Request) -> str:
     """The command line that asks for the same."""
     import shlex
 
-    words = ["mohs", "audit", request.model, "--data", request.data]
+    words = ["mohs", "probe" if request.profile == PROBE else "audit", request.model, "--data", request.data]
     for threat in request.threats:
         words += ["--threat", threat]
     for other in request.surrogates:
         words += ["--surrogate", other]
     for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", "require", "confident"}):
         value = getattr(request, name)
+        if (name, value) == ("profile", PROBE):
+            continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             words += [flag] if value else []
@@ -333,6 +381,9 @@ def carry_out(run: Run, job: Job, watch: Watcher | None) -> None:
     """Execute under the run's lock and its own plan, with its number of threads."""
     plan = Plan.model_validate(run.spec["plan"])
     prepared = job.prepared.pinned(plan.rows, plan.quantum, plan.slack, plan.noise)
+    model = job.prepared.judge.model
+    if isinstance(model, HttpModel) and not (run.folder / ANSWERS).exists():
+        model.keep(run.folder / ANSWERS)
     with run.locked(), threads(plan.threads), closing(execute(run, prepared, list(job.threats.values()), job.data)) as steps:
         for progress in steps:
             if watch:
@@ -410,6 +461,8 @@ def _named(threat: str | Threat, transfers: bool) -> tuple[str, Threat]:
 
 
 def _profile(request: Request) -> Profile:
+    if request.profile == PROBE:
+        return probing(request.queries or QUERIES)
     profile = CURVE if request.profile == CURVE.name else find_profile(request.profile)
     return transferred(profile) if request.surrogates else profile
 

@@ -22,7 +22,8 @@ from mohs.asking import Answer, Candidates, Question, Transform, ask, cat, scatt
 from mohs.errors import Refused
 from mohs.ledger import Ledger, Outcome, foremost
 from mohs.losses import Loss
-from mohs.models.prepared import Guide, Judge, Prepared
+from mohs.models.batched import Batched
+from mohs.models.prepared import CONFIRM_DRAWS, Guide, Judge, Prepared
 from mohs.rng import Stream
 from mohs.threat import Goal, Knowledge, Threat
 
@@ -110,6 +111,7 @@ class Oracle:
             deadline=deadline,
         )
         ledger.closed |= ~goal.applies(aim)
+        oracle._close_silent(reference.isnan().any(1), x0, oracle.ids, judge)
         return oracle
 
     # what an attack asks
@@ -243,7 +245,7 @@ class Oracle:
             self.ledger.judged.index_add_(0, ids, torch.ones_like(ids))
         else:
             self.ledger.count(ids, self.draws, self.draws * question.backwards)
-        self._inspect(ids, answer)
+        self._inspect(q, r, answer, question)
         seen = self.threat.knowledge > Knowledge.TRANSFER or question.level == Knowledge.TRANSFER
         if self.judged and seen and question.transform is None:
             self._note(q, r, ids, answer.margin, once=rows is None)
@@ -269,14 +271,22 @@ class Oracle:
         draws = [Stream(keys ^ calls).at("draw", k) for k in range(self.draws)]
         return ask(question, self.threat, self.goal, candidates, draws)
 
-    def _inspect(self, ids: Tensor, answer: Answer) -> None:
-        """Close the rows in which something is not a number: an error is not robustness."""
+    def _inspect(self, q: Tensor, r: Tensor | None, answer: Answer, question: Question) -> None:
+        """Close the rows in which something is not a number: an error, or no answer, is not robustness."""
         values = [v for v in (answer.margin, answer.loss, answer.gradient) if len(v)]
         if math.isfinite(sum(v.sum() for v in values)):
             return
         bad = torch.stack([~v.flatten(1).isfinite().all(1) if v.ndim > 1 else v.isnan() for v in values]).any(0)
-        if bad.any():
-            self.ledger.close(ids[bad].unique(), "error: the model answered with a number that is not finite")
+        self._close_silent(bad, q, torch.arange(len(q), device=q.device) if r is None else r, question.model)
+
+    def _close_silent(self, bad: Tensor, q: Tensor, r: Tensor, model: Batched) -> None:
+        """Close the rows r of the points q [n, *point] that are `bad` [n], for the reason that the model gives."""
+        where = bad.nonzero()[:, 0]
+        if len(where):
+            rows = r[where]
+            x = self.threat.apply(q.index_select(0, where), self.x0.index_select(0, rows))
+            for i, reason in zip(self.ids[rows].tolist(), model.model.lapse(x), strict=True):
+                self.ledger.close(torch.tensor([i]), reason)
 
     def _note(self, q: Tensor, r: Tensor | None, ids: Tensor, margin: Tensor, *, once: bool) -> None:
         """A hit, or one within the guide's slack, counts once the judge confirms it."""
@@ -342,9 +352,15 @@ class Oracle:
         return inside
 
     def _judge(self, q: Tensor, rows: Tensor, distance: Tensor) -> None:
-        ledger, ids = self.ledger, self.ids[rows]
+        ledger, model = self.ledger, self.judge.model
+        if self.budget is not None and model.random:
+            covered = self._cover(rows, CONFIRM_DRAWS)
+            q, rows, distance = q[covered], rows[covered], distance[covered]
+        ids = self.ids[rows]
         verdict = self.judge.confirm(self.threat.apply(q, self.x0[rows]), self.goal, self.aim.take(rows))
-        ledger.judged.index_add_(0, ids, verdict.trials)
+        if model.random or not model.remote:  # else the point was asked about just now
+            ledger.judged.index_add_(0, ids, verdict.trials)
+        self._close_silent(verdict.margin.isnan() & ~verdict.reached, q, rows, self.judge)
         ledger.doubted[ids[verdict.doubted]] = True
         ledger.succeed(ids, q, distance, verdict)
         if self.stop:
@@ -352,11 +368,15 @@ class Oracle:
 
     def _afford(self, index: Tensor, rows: Tensor | None) -> Tensor:
         """Leave out what the budget does not cover, and close the rows that ran out of it."""
+        return index[self._cover(index if rows is None else rows[index], self.draws)]
+
+    def _cover(self, rows: Tensor, cost: int) -> Tensor:
+        """[n] bool: for which of the candidates, of these rows, the budget covers `cost` queries; the others' rows close."""
         assert self.budget is not None
-        ids = self.ids[index if rows is None else rows[index]]
+        ids = self.ids[rows]
         order = torch.arange(len(ids), device=ids.device)
         earlier = ((ids[None] == ids[:, None]) & (order[None] < order[:, None])).sum(1)
-        covered = self.ledger.queries[ids] + (earlier + 1) * self.draws <= self.budget
+        covered = self.ledger.queries[ids] + (earlier + 1) * cost <= self.budget
         if not covered.all():
             self.ledger.close(ids[~covered].unique(), f"undecided: the budget of {self.budget} queries is spent")
-        return index[covered]
+        return covered

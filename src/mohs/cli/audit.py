@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,7 +64,7 @@ def command(
     texts = [f"{text}+knowledge:{knowledge}" if knowledge else text for text in threat]
     for line in (*lines, *sure):
         parse_requirement(line, texts)
-    chosen: dict[str, object] = {
+    chosen: dict[str, Any] = {
         "profile": profile,
         "goal": goal,
         "limit": limit,

@@ -13,6 +13,8 @@ from mohs.errors import Refused, RequestError
 from mohs.models import Model, Prepared
 from mohs.threat import Goal, Threat
 
+IN_FLOATS = "float32, successes confirmed in float64"
+AS_SENT = "as the endpoint answers: what was sent is what was judged"
 LEAST_COHORT = 32  # examples: with fewer in lockstep, what a step costs beside the model is spread too thinly
 
 
@@ -54,11 +56,12 @@ class Plan(BaseModel):
     cohort: int
     threads: int
     processes: int = 1
-    precision: str = "float32, successes confirmed in float64"
+    precision: str = IN_FLOATS
     slack: float
     noise: float
     draws: int
     time: float | None
+    queries: int | None = None  # that an example may cost
     guide: list[str]
     goals: list[str]
     threats: list[ThreatPlan]
@@ -73,6 +76,7 @@ def make_plan(
     n: int,
     seed: int,
     time: float | None,
+    queries: int | None = None,
     processes: int = 1,
 ) -> Plan:
     """Compose the stages of every threat (keyed by its text) for a model; RequestError where none can be run."""
@@ -90,6 +94,8 @@ def make_plan(
         noise=judge.noise,
         draws=profile.draws if model.random else 1,
         time=time,
+        queries=queries,
+        precision=AS_SENT if model.remote else IN_FLOATS,
         guide=list(guide.log),
         goals=[str(goal) for goal in goals],
         threats=[_threat(text, threat, profile, goals[0], model) for text, threat in threats.items()],

@@ -78,10 +78,15 @@ class Worker:
             Status.INAPPLICABLE if not a else Status.BROKEN if r else Status.SURVIVED
             for a, r in zip(applies, reached, strict=True)
         ]
+        reasons = ["" if a else "the goal does not apply" for a in applies]
+        silent = (logits.isnan().any(1) | (verdict.margin.isnan() & ~verdict.reached)).nonzero()[:, 0]
+        for i, lapse in zip(silent.tolist(), self.prepared.judge.model.lapse(x[silent]), strict=True):
+            kind, _, reasons[i] = lapse.partition(": ")
+            status[i] = Status(kind)
         n = len(x)
         outcome = Outcome(
             status=status,
-            reason=["" if a else "the goal does not apply" for a in applies],
+            reason=reasons,
             point=x.cpu(),
             adversarial=x.cpu(),
             distance=torch.where(verdict.reached, 0.0, torch.inf).double().cpu(),
@@ -112,6 +117,7 @@ class Worker:
             stage=f"{self.plan.threats[unit.threat].text}/{self.plan.goals[unit.goal]}/{unit.stage}/{stage.name}",
             stop=not measure,
             draws=self.plan.draws,
+            budget=self.plan.queries,
             keep_closest=False,
             deadline=self.deadline,
         )

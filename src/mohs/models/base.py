@@ -22,7 +22,8 @@ class Model(ABC):
     bounds: the range inputs live in; normalisation belongs inside the model. classes: how many. gives: the most it
     grants (labels are one-hot scores). batch: the one number of rows it takes, or None. random: two calls may differ.
     differentiable: False where gradients are, knowingly, those of a substitute (BPDA). rejected: the class by which a
-    detector refuses, or None. forks: a forked process may go on using it.
+    detector refuses, or None. forks: a forked process may go on using it. remote: every row is a query that costs something,
+    and the same row is asked once.
     """
 
     name: str = "model"
@@ -34,6 +35,7 @@ class Model(ABC):
     differentiable: bool = True
     rejected: int | None = None
     forks: bool = False
+    remote: bool = False
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
@@ -51,6 +53,11 @@ class Model(ABC):
     def fingerprint(self) -> str | None:
         """A hash of what the model computes with, or None where it cannot be had."""
         return None
+
+    def lapse(self, x: Tensor) -> list[str]:
+        """Why the scores of inputs x [n, *input] are no numbers, one a row: `error: …`, or `undecided: …` where that is no fault
+        of what the model computes."""
+        return ["error: the model answered with a number that is not finite"] * len(x)
 
     def perception(self, layers: tuple[str, ...] = ()) -> Perception:
         """What the model sees of an input, at layers of these names or at those found; ModelError where it does not tell."""

@@ -12,6 +12,8 @@ from mohs.errors import DataError, ModelError
 from mohs.models.base import Model
 from mohs.models.checks import CHECKS, PROBES, training
 from mohs.models.findings import Finding, Probe, error
+from mohs.models.http import HttpModel
+from mohs.models.http.contract import meet
 from mohs.models.probe import first_answer
 from mohs.models.torch_model import TorchModel
 
@@ -29,9 +31,9 @@ def check_contract(model: Model, x: Tensor, y: Tensor) -> list[Finding]:
     for finding in training(model):
         raise ModelError(finding.message)
     module = model.module if isinstance(model, TorchModel) else None
+    warnings: list[Finding] = list(meet(model, x.float(), y)) if isinstance(model, HttpModel) else []
     rows = x[:PROBES].float().to(model.device)
     probe = Probe(model, x, y, rows, first_answer(model.logits, rows, module).float())
-    warnings: list[Finding] = []
     for check in CHECKS:
         for finding in check(probe):
             if finding.severity == "error":

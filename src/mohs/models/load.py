@@ -49,7 +49,7 @@ def load_model(
         raise UnknownName("outputs", outputs, get_args(Outputs))
     kind, place = cast(Outputs, outputs), _device(device)
     if source.startswith(("http://", "https://")):
-        raise RequestError(f"{source} is an endpoint: `mohs probe` audits those, and this version does not have it")
+        raise RequestError(f"{source} is an endpoint: `mohs probe` audits those, with --describe endpoint.toml")
     if source == "demo" or source.startswith("demo:"):
         return as_model(_demo(source), x, bounds, outputs=kind, device=place, name=source)
     suffix = Path(source).suffix.lower()

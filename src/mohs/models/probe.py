@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mohs.errors import DataError, ModelError
+from mohs.errors import DataError, ModelError, MohsError
 
 _LAYOUTS: tuple[tuple[str, int, Callable[[Tensor], Tensor]], ...] = (
     ("x.permute(0, 3, 1, 2)", 4, lambda x: x.permute(0, 3, 1, 2)),
@@ -28,7 +28,7 @@ def first_answer(call: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module 
         raise DataError("there are no examples to probe the model with; give at least one")
     try:
         return call(x)
-    except ModelError:
+    except MohsError:
         raise
     except Exception as error:  # a model may raise anything
         raise ModelError(_explain(call, x, module, error)) from error

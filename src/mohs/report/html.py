@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mohs.errors import RequestError
-from mohs.report import figures, pictures, words
+from mohs.report import figures, pictures, queries, words
 from mohs.report.policy import Requirement, check
 from mohs.report.tables import broken_by
 from mohs.store import SCHEMA, Run
@@ -54,6 +54,7 @@ def render(verdict: Verdict) -> str:
         plan=spec["plan"],
         headline=words.headline(verdict),
         threats=threats,
+        probe=_probe(verdict),
         policy=_policy(verdict),
         findings=spec.get("findings") or [],
         curves=[threat["curve"] for threat in threats],
@@ -79,6 +80,16 @@ def _threat(verdict: ThreatVerdict, plan: dict[str, Any], shown: list[pictures.P
         "broken_by": broken_by(verdict),
         "stages": list(zip(verdict.stages, plan["stages"], strict=True)),
     }
+
+
+def _probe(verdict: Verdict) -> dict[str, Any] | None:
+    """What the template needs to know of an endpoint's account; None of a run without."""
+    spent = queries.account(verdict)
+    if spent is None:
+        return None
+    most = verdict.run.spec["plan"].get("queries") or 0
+    drawn = [(effort, queries.drawing(effort, most or max(effort.queries, default=1))) for effort in queries.efforts(verdict)]
+    return {"account": spent, "efforts": drawn}
 
 
 def _policy(verdict: Verdict) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mohs.report import queries
 from mohs.report.policy import Requirement
 from mohs.store.verdict import Score, StageVerdict, ThreatVerdict, Verdict
 
@@ -29,6 +30,7 @@ def as_json(verdict: Verdict, requirements: Sequence[Requirement] = ()) -> dict[
         "goals": plan["goals"],
         "clean_accuracy": _score(verdict.clean),
         "threats": [_threat(threat) for threat in verdict.threats],
+        **({"probe": asked} if (asked := queries.as_json(verdict)) is not None else {}),
         "policy": [_plain(requirement) for requirement in requirements],
     }
 

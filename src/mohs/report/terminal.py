@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mohs.report.queries import lines
 from mohs.report.tables import broken_by
 from mohs.report.words import cost, count, interval, percent, score, spent
 from mohs.store.verdict import ThreatVerdict, Verdict
@@ -28,7 +29,8 @@ def summary(verdict: Verdict) -> RenderableType:
     for threat in verdict.threats:
         table.add_row(*(escape(cell) for cell in _row(verdict, threat)))
     costs = [Text(spent(threat)) for threat in verdict.threats] if verdict.profile.startswith("deep") else []
-    return Group(table, *costs, *_undecided(verdict))
+    asked = [Text(line) for line in lines(verdict)]
+    return Group(table, *costs, *asked, *_undecided(verdict))
 
 
 def _row(verdict: Verdict, threat: ThreatVerdict) -> list[str]:
@@ -47,10 +49,10 @@ def _row(verdict: Verdict, threat: ThreatVerdict) -> list[str]:
 
 
 def _undecided(verdict: Verdict) -> list[Text]:
-    lines = []
+    found = []
     if not verdict.finished:
-        lines.append(Text(f"not finished: mohs resume {verdict.run.folder}", style="yellow"))
+        found.append(Text(f"not finished: mohs resume {verdict.run.folder}", style="yellow"))
     for threat in verdict.threats:
         for reason, cases in threat.reasons.items():
-            lines.append(Text(f"undecided at {threat.text}: {cases} ({reason})", style="yellow"))
-    return lines
+            found.append(Text(f"undecided at {threat.text}: {cases} ({reason})", style="yellow"))
+    return found

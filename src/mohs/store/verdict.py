@@ -136,6 +136,8 @@ class Verdict:
         profile = self.run.spec["plan"]["profile"]
         stamp = f"{profile['name']} {profile['version']}"
         limit = self.run.spec["plan"].get("time")
+        queries = self.run.spec["plan"].get("queries")
+        stamp += f", at most {queries:,} queries an example" if queries else ""
         return f"{stamp}, at most {limit:g} s" if limit else stamp
 
     @cached_property
