@@ -72,11 +72,11 @@ class TestVerdict:
             done = mohs_(*words, "--queries", 120, "--rate", "5000/s", "--out", "run")
         assert done.code == 0
         said = re.sub(r"\s+", " ", done.out)
-        assert "square broke" in said
+        assert "parsimonious broke" in said
         assert "within 120" in said
         assert f"{stub.received} sent" in said
         assert "USD" in said
-        assert "the adversary sees scores, and `square` asks for no more" in done.said
+        assert "the adversary sees scores, and `parsimonious` asks for no more" in done.said
         page = Path("run/report.html").read_text()
         assert "Success against queries" in page
         assert "<polyline" in page
@@ -102,7 +102,7 @@ class TestVerdict:
     def test_no_example_costs_more_than_it_may(self, described: Path, tmp_path: Path) -> None:
         x, y = examples(4)
         with running(Stub()) as stub:
-            result = probe(stub.url, (x, y), describe=described, threats=["linf:0.001"], queries=40, out=tmp_path / "run")
+            result = probe(stub.url, (x, y), describe=described, threats=["l2:0.001"], queries=40, out=tmp_path / "run")
             contract = 4 * 3
             assert stub.received <= 4 * 40 + contract
         assert result.verdict.threats[0].score.undecided == 0
@@ -317,7 +317,9 @@ class TestKnowledge:
                 raise NotImplementedError
 
         texts = ["linf:0.1", "l2:1", "l1:5", "l0:20", "rotation:30deg"]
-        assert [choose(parse_threat(text), Scores())[0] for text in texts] == ["square"] * 3 + ["sparse-rs", "worst-of-k"]
+        assert [choose(parse_threat(text), Scores())[0] for text in texts] == [
+            *["parsimonious", "square", "square", "sparse-rs", "worst-of-k"]
+        ]
 
     def test_too_few_queries(self) -> None:
         with pytest.raises(RequestError, match="at least 10"):
