@@ -517,7 +517,7 @@ def test_profiles_are_listed(mohs_: Mohs):
     for part in ("quick 1", "standard 1", "deep 2", "square (5000 queries)", "apgd-t (100 steps x 9 targets)"):
         assert part in done.out
     rows = mohs_("attacks", "--profiles", "--json").json
-    assert {row["profile"] for row in rows} == {"quick 1", "standard 1", "deep 2"}
+    assert {row["profile"] for row in rows} == {"quick 1", "standard 1", "deep 2", "scores 1"}
     transformed = {"spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold"}
     assert {row["threat"] for row in rows} == {"linf", "l2", "l1", "l0", *transformed}
 
