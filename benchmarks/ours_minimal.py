@@ -31,7 +31,7 @@ def fixed(norm: str, passes: int) -> list[Attack]:
     match norm:
         case "l2":  # SuperDeepFool ends by itself, after some 70 to 120 passes
             return [SuperDeepFool(), FMN(steps=max(1, (passes - 130) // 2), warm=True, step_size=0.1, gamma=0.01)]
-        case "l1":
+        case "l1" if passes >= 200:  # with fewer FAB-T has not begun to converge
             first = max(1, (passes // 2 - 4) // 12)
             return [FABT(steps=first, targets=4), FMN(steps=passes // 4, warm=True, step_size=0.3, gamma=0.02)]
         case "l0":

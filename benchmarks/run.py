@@ -171,14 +171,14 @@ def kills() -> dict[str, Any]:
 
 def carlini() -> dict[str, Any]:
     """C&W of five search steps and 200 steps each."""
-    return _nearest("cw", "cifar_cnn_a_adv", ["foolbox", "adv-lib", "torchattacks", "cleverhans"])
+    return _without_budget("cw", "cifar_cnn_a_adv", ["foolbox", "adv-lib", "torchattacks", "cleverhans"])
 
 
 def deepfool() -> dict[str, Any]:
-    return _nearest("deepfool", "cifar_resnet20", ["foolbox", "adv-lib", "torchattacks"])
+    return _without_budget("deepfool", "cifar_resnet20", ["foolbox", "adv-lib", "torchattacks"])
 
 
-def _nearest(attack: str, name: str, peers: list[str]) -> dict[str, Any]:
+def _without_budget(attack: str, name: str, peers: list[str]) -> dict[str, Any]:
     """The fastest peer is that of those which succeed on all."""
     rows = turns(3, lambda: ours(attack, name, 0, 64), *[lambda p=p: peer(p, attack, name, 0, 64) for p in peers])
     seconds = {who: middle(row) for who, row in zip(["mohs", *peers], rows, strict=True)}
@@ -314,6 +314,8 @@ def summary(cells: dict[str, Any]) -> list[dict[str, Any]]:
         }
         medians = {who: float(np.median(d)) for who, d in within.items()}
         peers = {who: m for who, m in medians.items() if who.startswith("peer")}
+        if not peers:  # not measured yet
+            continue
         best = min(peers, key=lambda who: peers[who])
         optimality = {who: _optimality(d, least[name, norm]) for who, d in within.items()}
         rows.append(
