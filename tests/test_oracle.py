@@ -477,6 +477,15 @@ def test_no_hit_that_waits_is_lost(by: str):
     assert oracle.outcome().distance.tolist() == pytest.approx([0.5, 0.3, 0.5], abs=1e-6)
 
 
+@pytest.mark.parametrize("rows", [None, torch.tensor([0, 1, 2])])
+def test_what_waits_lies_in_the_set(rows: Tensor | None):
+    """Past the first hit at 1, one nearer to x0 but above the bounds is none, and one inside is."""
+    oracle = begin(pair(Step(at=0.0)), x=torch.full((3, 1), 0.9), threat=Linf(math.inf), stop=False)
+    oracle.scores(at(0.1, 0.1, 0.1), rows=rows)
+    oracle.scores(at(1.2, 1.2, 0.5), rows=rows)
+    assert oracle.outcome().point[:, 0].tolist() == pytest.approx([0.1, 0.1, 0.5])
+
+
 def test_a_hit_in_doubt_does_not_wait():
     """The guide turns at 0.45 and the judge at 0.5: hits within the slack are judged, and leave the one that holds."""
     oracle = begin(pair(Step(), Step(0.45), slack=0.2), threat=Linf(math.inf), stop=False)

@@ -306,25 +306,13 @@ class Oracle:
         if len(hits) == 0:
             return
         rows = hits if r is None else r[hits]
-        distance = self.threat.distance(q.index_select(0, hits), self.x0.index_select(0, rows))
-        useful = distance < ledger.distance[ids[hits]]
-        sure = margin[hits] > self.guide.slack
-        if self._patient and not once:  # of a row's sure hits the nearest will do
-            kept = useful & ~sure
-            where = (useful & sure).nonzero()[:, 0]
-            if len(where):
-                kept[where[foremost(ids[hits[where]], distance[where])]] = True
-            useful = kept
-        where = useful.nonzero()[:, 0]
-        if len(where) == 0:
-            return
-        hits, rows, distance, sure = hits[where], rows[where], distance[where], sure[where]
-        points = q.index_select(0, hits)
-        due = torch.ones_like(sure)
-        if self._patient:
-            due = ~ledger.hold(ids[hits], points, distance, sure=sure)
+        points, origins = q.index_select(0, hits), self.x0.index_select(0, rows)
+        distance = self.threat.distance(points, origins)
+        due = distance < ledger.distance[ids[hits]]
         if not self.roams:
-            due &= self.threat.contains(points, self.x0.index_select(0, rows))
+            due &= self.threat.contains(points, origins)
+        if self._patient and bool(due.any()):
+            due = self._due(due, ids[hits], points, distance, margin[hits] > self.guide.slack, once=once)
         where = due.nonzero()[:, 0]
         if len(where):
             self._judge(points[where], rows[where], distance[where])
@@ -333,6 +321,17 @@ class Oracle:
     def _patient(self) -> bool:
         """Whether hits may wait: the nearest is sought, and a margin tells that the judge will confirm."""
         return not self.stop and self.threat.epsilon == torch.inf and not self.judge.model.random
+
+    def _due(self, due: Tensor, ids: Tensor, points: Tensor, distance: Tensor, sure: Tensor, *, once: bool) -> Tensor:
+        """[n] bool: which of the hits that are due cannot wait. Of a row's sure ones the nearest will do."""
+        if not once:
+            where = (due & sure).nonzero()[:, 0]
+            due = due & ~sure
+            if len(where):
+                due[where[foremost(ids[where], distance[where])]] = True
+        where = due.nonzero()[:, 0]
+        waits = self.ledger.hold(ids[where], points.index_select(0, where), distance[where], sure=sure[where])
+        return due.index_put((where[waits],), torch.zeros((), dtype=torch.bool, device=due.device))
 
     def _confirm_held(self) -> None:
         """Put the hits that wait to the judge."""
