@@ -37,8 +37,7 @@ def cosine(v: Tensor) -> Tensor:
 
 def boundary(oracle: Oracle, queries: int = 100_000) -> tuple[Labels, Tensor]:
     labels = Labels.of(oracle, queries)
-    x, found = labels.start(100)
-    return labels, labels.bisect(x, found, 20)
+    return labels, labels.start(100, 20)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

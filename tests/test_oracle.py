@@ -479,7 +479,7 @@ def test_no_hit_that_waits_is_lost(by: str):
 
 @pytest.mark.parametrize("rows", [None, torch.tensor([0, 1, 2])])
 def test_what_waits_lies_in_the_set(rows: Tensor | None):
-    """Past the first hit at 1, one nearer to x0 but above the bounds is none, and one inside is."""
+    """After a first hit, a nearer point above the bounds is none, and one inside is."""
     oracle = begin(pair(Step(at=0.0)), x=torch.full((3, 1), 0.9), threat=Linf(math.inf), stop=False)
     oracle.scores(at(0.1, 0.1, 0.1), rows=rows)
     oracle.scores(at(1.2, 1.2, 0.5), rows=rows)

@@ -14,6 +14,8 @@ from mohs.errors import RequestError
 
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
+    from mohs.data import Examples
+    from mohs.ledger import Outcome
 
 HELP = "Run one attack and keep what it made. The attack's own options are options here: --steps 100."
 EXAMPLE = "Example: `mohs attack pgd model.pt2 --data test.npz --threat linf:0.1 --steps 100 --out adv.safetensors`"
@@ -119,7 +121,7 @@ def _goal(goal: str, target: str | None) -> str:
     return f"targeted:{target}"
 
 
-def _keep(path: Path, examples, outcome) -> None:  # type: ignore[no-untyped-def]
+def _keep(path: Path, examples: Examples, outcome: Outcome) -> None:
     from safetensors.torch import save
 
     from mohs.store.faults import write_durably

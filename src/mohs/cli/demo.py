@@ -11,6 +11,7 @@ import typer
 
 from mohs.cli import options
 from mohs.errors import RunFailed
+from mohs.store.verdict import Verdict
 
 HELP = "Train two small networks on the embedded digits, one as usual and one on attacked images, and audit both."
 EXAMPLE = "Example: `mohs demo`"
@@ -58,7 +59,7 @@ def command(
     return 0
 
 
-def _lesson(standard, robust) -> str:  # type: ignore[no-untyped-def]
+def _lesson(standard: Verdict, robust: Verdict) -> str:
     one, two = standard.threats[0].score, robust.threats[0].score
     return (
         f"Accuracy is no longer sufficient: {standard.clean.low:.1%} and {robust.clean.low:.1%} on clean digits, "
@@ -66,7 +67,7 @@ def _lesson(standard, robust) -> str:  # type: ignore[no-untyped-def]
     )
 
 
-def _check(standard, robust) -> None:  # type: ignore[no-untyped-def]
+def _check(standard: Verdict, robust: Verdict) -> None:
     """The lesson must hold, or the demo fails loudly."""
     gap = abs(standard.clean.low - robust.clean.low)
     one, two = standard.threats[0].score.high, robust.threats[0].score.low

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mohs.report.policy import Requirement, check
 from mohs.store import Run
@@ -18,6 +18,7 @@ from mohs.store.verdict import Verdict
 
 if TYPE_CHECKING:
     from mohs.auditing import Watcher
+    from mohs.engine.execute import Progress as Seen
 
 errors = Console(stderr=True)
 
@@ -34,14 +35,14 @@ def watching(run_folder: object) -> Iterator[Watcher]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=errors, transient=not errors.is_terminal, disable=not errors.is_terminal) as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
-        def watch(seen) -> None:  # type: ignore[no-untyped-def]
+        def watch(seen: Seen) -> None:
             name = f"{seen.threat} {seen.stage}".strip()
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=seen.total, standing="")
             share = f"{seen.standing / max(1, seen.n):.1%} standing"
-            bars.update(tasks[name], completed=seen.done, standing=share)  # type: ignore[arg-type]
+            bars.update(tasks[name], completed=seen.done, standing=share)
 
         try:
             yield watch

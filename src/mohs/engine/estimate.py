@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -85,7 +86,7 @@ def _activations(prepared: Prepared, x: Tensor) -> int:
     return kept
 
 
-def _best(work, times: int = 3) -> float:  # type: ignore[no-untyped-def]
+def _best(work: Callable[[], object], times: int = 3) -> float:
     """Seconds of the fastest of a few runs, after one to warm up."""
     work()
     taken = []

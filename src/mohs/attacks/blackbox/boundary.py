@@ -61,8 +61,7 @@ class Boundary(Attack):
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, NormThreat)
         labels = Labels.of(oracle, self.queries)
-        x, found = labels.start(self.starts)
-        x = labels.bisect(x, found, self.bisections)
+        x = labels.start(self.starts, self.bisections)
         size = torch.tensor([self.spherical, self.source], device=x.device).expand(len(x), -1).clone()
         none = torch.zeros_like(size)
         s = State(*oracle.compact(x0, x, size, none, none.clone()))

@@ -62,8 +62,7 @@ class GeoDA(Attack):
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, NormThreat)
         labels = Labels.of(oracle, self.queries)
-        x, found = labels.start(self.starts)
-        x = labels.bisect(x, found, self.bisections)
+        x = labels.start(self.starts, self.bisections)
         w, low = torch.zeros_like(x), lowest(x0.shape[1:], self.part)
         delta = self.sigma * (threat.bounds[1] - threat.bounds[0]) * torch.Size(low).numel() ** 0.5
         shares = [self.ratio ** (-2 * i / 3) for i in range(self.rounds)]

@@ -66,8 +66,7 @@ class HopSkipJump(Attack):
         d, range_ = x0[0].numel(), threat.bounds[1] - threat.bounds[0]
         theta = 1 / (d * float(threat.norm.dual(torch.ones_like(x0[:1]))))
         bisections = min(20, math.ceil(-math.log2(theta)))
-        x, found = labels.start(self.starts)
-        x = labels.bisect(x, found, bisections)
+        x = labels.start(self.starts, bisections)
         x0, x = oracle.compact(x0, x)
         for t in labels.steps():
             size = threat.distance(x, x0).to(x.dtype)

@@ -70,10 +70,10 @@ class Labels:
         hit[asked] = self.oracle.reached(p[asked], rows[asked])
         return hit
 
-    def start(self, tries: int) -> tuple[Tensor, Tensor]:
-        """Points x [rows, *input] that reach the goal, and the rows that have one: the best success known, else the first
-        hit among `tries` random inputs. These are noise of single entries, noise of blocks, and blocks blended half with
-        the input, in turn. Rows without a hit close as undecided; those whose input reaches the goal already have nothing
+    def start(self, tries: int, bisections: int) -> Tensor:
+        """Points x [rows, *input] of the boundary: the best success known, else the first hit among `tries` random inputs, led
+        toward x0 by so many bisections. The random inputs are noise of single entries, noise of blocks, and blocks blended half
+        with the input, in turn. Rows without a hit close as undecided; those whose input reaches the goal already have nothing
         left to do."""
         oracle, x0 = self.oracle, self.oracle.x0
         best = oracle.best
@@ -92,7 +92,7 @@ class Labels:
         if len(todo):
             oracle.ledger.close(oracle.ids[todo], f"undecided: none of {tries} starting points reaches the goal")
         self.skip(self.threat.distance(x, x0) == 0)
-        return x, self.rows()
+        return self.bisect(x, self.rows(), bisections)
 
     def skip(self, rows: Tensor) -> None:
         """Let rows [rows] bool ask no more."""

@@ -45,8 +45,7 @@ class Directions(Attack):
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, NormThreat)
         labels = Labels.of(oracle, self.queries)
-        x, found = labels.start(self.starts)
-        x = labels.bisect(x, found, 12)
+        x = labels.start(self.starts, 12)
         theta, g = unit(x - x0), threat.distance(x, x0).to(x.dtype)
         alpha, beta = torch.full_like(g, self.alpha), torch.full_like(g, self.beta)
         x0, theta, g, alpha, beta = oracle.compact(x0, theta, g, alpha, beta)

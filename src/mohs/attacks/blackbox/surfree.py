@@ -65,8 +65,7 @@ class SurFree(Attack):
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         assert isinstance(threat, NormThreat)
         labels = Labels.of(oracle, self.queries)
-        x, found = labels.start(self.starts)
-        x = labels.bisect(x, found, self.bisections)
+        x = labels.start(self.starts, self.bisections)
         most = torch.full((len(x0),), math.radians(self.angle), device=x0.device)
         shaped = spectrum(x0).tanh() * self._kept(x0)
         known = x0.new_zeros(len(x0), max(1, min(self.orthogonal, x0[0].numel() // 2)), *x0.shape[1:])
