@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mohs.curving import curve
     from mohs.errors import MohsError, RequestError, RunFailed
     from mohs.exploring import explore
+    from mohs.hardening import harden
     from mohs.ledger import Outcome, Status
     from mohs.models import Model, TorchModel, load_model, prepare
     from mohs.probing import probe
@@ -29,6 +30,7 @@ _HOMES = {
     "mohs.curving": ("curve",),
     "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
     "mohs.exploring": ("explore",),
+    "mohs.hardening": ("harden",),
     "mohs.ledger": ("Outcome", "Status"),
     "mohs.models": ("Model", "TorchModel", "load_model", "prepare"),
     "mohs.probing": ("probe",),
@@ -55,6 +57,7 @@ __all__ = [
     "audit",
     "curve",
     "explore",
+    "harden",
     "load_model",
     "parse_goal",
     "parse_threat",

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,22 @@ from mohs.store import records
 from mohs.store.faults import append_durably, write_durably
 
 SCHEMA_VERSION = 1
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for writing; RunError where another process does."""
+    with open(folder / "lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise RunError(f"{folder} is being written by another process (pid {holder}); wait for it") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 class Unit(NamedTuple):
@@ -82,20 +98,9 @@ class Run:
             )
         return cls(folder, spec)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the run for writing; RunError where another process does."""
-        with open(self.folder / "lock", "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise RunError(f"{self.folder} is being written by another process (pid {holder}); wait for it") from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+        return locked(self.folder)
 
     def commit(self, unit: Unit, table: pa.Table, examples: dict[str, np.ndarray]) -> None:
         """Make a unit durable: its examples, then its records."""

@@ -1,0 +1,319 @@
+"""Hardening: train a network by a recipe, and measure again what an adversary can do to it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from mohs.auditing import Result, Watcher, audit, environment
+from mohs.data import Examples, load_data
+from mohs.errors import DataError, ModelError, RequestError, RunError
+from mohs.models.trainable import network_of
+from mohs.rng import Stream
+from mohs.store.faults import write_durably
+from mohs.store.run import locked
+from mohs.threat import Threat, parse_threat
+from mohs.train import Recipe, parse
+from mohs.train.loop import Epoch, Standing, Task, fit
+from mohs.train.training import Training
+
+SPEC, WEIGHTS, MODEL = "train.json", "{}.safetensors", "model.pt2"
+SCHEMA_VERSION = 1
+
+
+class Request(BaseModel):
+    """What was asked, as plain data. options: of the recipe. test: what the audits before and after are on; None: the held-out
+    part of the data. profile: of those audits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: str
+    data: str
+    recipe: str = "pgd"
+    options: dict[str, Any] = {}
+    threat: str | None = None
+    test: str | None = None
+    limit: int | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
+    profile: str = "quick"
+    trust_pickle: bool = False
+    training: Training = Training()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request made concrete. test: the examples of the audits."""
+
+    request: Request
+    task: Task
+    test: Examples
+    spec: dict[str, Any]
+
+
+class Hardened:
+    """A training that is done. network: the weights that were asked for, in evaluation mode; before, after: the audits, None
+    where the recipe was given no threat."""
+
+    def __init__(self, folder: Path, network: nn.Module, standing: Standing, before: Result | None, after: Result | None) -> None:
+        self.folder, self.network, self.standing, self.before, self.after = folder, network, standing, before, after
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """A row an epoch: loss, rate, seconds, clean and robust accuracy on the held-out part, and what happened."""
+        return self.standing.history
+
+
+def harden(
+    model: str | nn.Module,
+    data: str | tuple[Tensor, Tensor] | Examples,
+    *,
+    out: str | Path,
+    threat: str | Threat | None = None,
+    test: str | tuple[Tensor, Tensor] | Examples | None = None,
+    watch: Callable[[Epoch], None] | None = None,
+    watch_audit: Watcher | None = None,
+    allow_drift: bool = False,
+    **options: Any,
+) -> Hardened:
+    """Train a model by a recipe against a threat, and audit it before and after.
+
+    model: a module (it is copied), or what `mohs train` takes. data: (x [n, *input], y [n]), or what `--data` takes. out: the
+    folder; the same call goes on with what is in it. options: the fields of `Request`, of `Training`, and of the recipe.
+    allow_drift: go on with another number of threads, whose bits differ. Raises RequestError where the request is wrong, and then
+    nothing is written.
+    """
+    folder = Path(out)
+    job = make_job(model, data, threat=threat, test=test, **options)
+    _begin(folder, job, allow_drift)
+    with locked(folder):
+        before = _audit(job, folder / "audit-before", watch_audit)  # of the weights that training begins with
+        task = replace(job.task, aids=job.task.recipe.aids(_trainer(job, folder)))
+        standing = fit(task, folder, watch)
+        last = {name: value.detach().cpu() for name, value in task.network.state_dict().items()}
+        for name, weights in (("last", last), ("best", standing.best)):
+            write_durably(folder / WEIGHTS.format(name), _safe(weights))
+        task.network.load_state_dict(standing.best if job.request.training.keep == "best" else last)
+        network = task.recipe.deployed(task.network.cpu().eval())
+        export(network, job.test.x, folder / MODEL)
+        after = _audit(replace(job, task=replace(task, network=network)), folder / "audit-after", watch_audit)
+    return Hardened(folder, network, standing, before, after)
+
+
+def make_job(
+    model: str | nn.Module,
+    data: str | tuple[Tensor, Tensor] | Examples,
+    *,
+    threat: str | Threat | None = None,
+    test: str | tuple[Tensor, Tensor] | Examples | None = None,
+    **options: Any,
+) -> Job:
+    """Load and check; nothing is written."""
+    request = make_request(model, data, threat, test, options)
+    training = request.training
+    recipe, modifiers = parse(request.recipe, request.options)
+    against = _threat(threat, recipe, request)
+    examples = data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=training.seed)
+    classes = _classes(examples)
+    network = network_of(model, examples.x[:2], classes, training.seed, request.trust_pickle)
+    for modifier in modifiers:
+        network = modifier.architecture(network)
+    _check(network, examples, recipe, training, classes)
+    if against is not None:
+        against = against.within(request.bounds)
+        against.check(examples.x[:64])
+    order = Stream.of(training.seed, torch.arange(1)).at("split").permutation(len(examples))[0]
+    held = max(1, round(training.validate_share * len(examples)))
+    kept, out = order[held:].sort().values, order[:held].sort().values
+    task = Task(
+        network=network,
+        recipe=recipe,
+        x=examples.x[kept],
+        y=examples.y[kept],
+        held_x=examples.x[out],
+        held_y=examples.y[out],
+        classes=classes,
+        training=training,
+        threat=against,
+        modifiers=modifiers,
+    )
+    held_out = Examples(task.held_x, task.held_y, examples.ids[out], f"{examples.name}, held out", examples.class_names)
+    tested = held_out if test is None else test if isinstance(test, Examples) else load_data(test, seed=training.seed)
+    if tested.x.shape[1:] != examples.x.shape[1:]:
+        raise DataError(f"the test examples are {list(tested.x.shape[1:])} and those to train on {list(examples.x.shape[1:])}")
+    spec = {
+        "schema": SCHEMA_VERSION,
+        "mohs": metadata.version("mohs"),
+        "request": request.model_dump(mode="json", by_alias=True),
+        "recipe": {type(part).__name__: part.spec() for part in (recipe, *modifiers)},
+        "data": {"name": examples.name, "n": len(examples), "sha256": examples.sha256()},
+        "weights": _fingerprint(network),
+        "threads": torch.get_num_threads(),
+        "environment": environment(),
+    }
+    return Job(request, task, tested, spec)
+
+
+def make_request(model: object, data: object, threat: object, test: object, options: dict[str, Any]) -> Request:
+    """The request as plain data: an option that is no field of `Request` or `Training` is the recipe's."""
+    of_training = {field.alias or name for name, field in Training.model_fields.items()}
+    fields = {name: value for name, value in options.items() if name in Request.model_fields}
+    training = {name: value for name, value in options.items() if name in of_training}
+    own = {name: value for name, value in options.items() if name not in fields and name not in training}
+    try:
+        return Request(
+            model=model if isinstance(model, str) else f"<{type(model).__name__}>",
+            data=data if isinstance(data, str) else "<tensors>",
+            threat=None if threat is None else str(threat),
+            test=test if isinstance(test, str) or test is None else "<tensors>",
+            training=Training(**training),
+            **{"options": own, **fields},
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RequestError(f"option {where}: {first['msg']} (given: {first.get('input')!r})") from None
+
+
+def export(network: nn.Module, x: Tensor, path: Path) -> bool:
+    """Write the network as torch.export does, for any number of rows; False where its code cannot be exported."""
+    dynamic = ({0: torch.export.Dim("n")},)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(torch.export.export(network, (x[:4],), dynamic_shapes=dynamic), path)
+    except Exception:  # tracing runs the user's code
+        return False
+    return True
+
+
+def _begin(folder: Path, job: Job, allow_drift: bool) -> None:
+    """A new folder, or one in which the same was begun."""
+    path = folder / SPEC
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} exists and is not a training of mohs; name another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
+        write_durably(path, json.dumps(job.spec, indent=1, ensure_ascii=False).encode())
+        return
+    try:
+        begun = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: {error}; name another folder") from error
+    for what in ("schema", "request", "recipe", "data", "weights"):
+        if begun.get(what) != job.spec[what]:
+            raise RunError(
+                f"{folder} holds a training begun with another {what} (then {_difference(begun.get(what), job.spec[what])}): "
+                "the same command goes on with it; name another folder for another training"
+            )
+    if begun["threads"] != job.spec["threads"] and not allow_drift:
+        raise RunError(
+            f"{folder} was begun with {begun['threads']} threads and this process has {job.spec['threads']}, which gives other "
+            "bits: set OMP_NUM_THREADS, or say --allow-drift"
+        )
+
+
+def _difference(then: Any, now: Any) -> str:
+    """Only what differs, where it is a table."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return repr(then)
+    names = [name for name in {**now, **then} if then.get(name) != now.get(name)]
+    return ", ".join(f"{name} {_difference(then.get(name), now.get(name))}" for name in names)
+
+
+def _threat(threat: str | Threat | None, recipe: Recipe, request: Request) -> Threat | None:
+    if threat is None:
+        if recipe.sets != ():
+            raise RequestError(f"the recipe {request.recipe} trains against a threat: give --threat, such as linf:8/255")
+        return None
+    parsed = parse_threat(threat) if isinstance(threat, str) else threat
+    if recipe.sets and parsed.name not in recipe.sets:
+        raise RequestError(f"the recipe {request.recipe} hardens against {', '.join(recipe.sets)}, and the threat is {parsed}")
+    if not 0 < parsed.epsilon < torch.inf:
+        raise RequestError(f"training against {parsed} needs a budget above 0, such as linf:8/255")
+    return parsed
+
+
+def _classes(examples: Examples) -> int:
+    classes = max(int(examples.y.max()) + 1, len(examples.class_names or ()))
+    if len(examples.y.unique()) < 2:
+        raise DataError(f"{examples.name} has one class alone, {int(examples.y[0])}; there is nothing to tell apart")
+    return classes
+
+
+def _check(network: nn.Module, examples: Examples, recipe: Recipe, training: Training, classes: int) -> None:
+    from mohs.train.augment import MIXING, augmentation
+
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ModelError("the model has no parameter that training could change")
+    with torch.no_grad():
+        out = network.eval()(examples.x[:2])
+    if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] < classes:
+        what = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ModelError(
+            f"the model gives {what} for two examples, and the labels go to {classes - 1}: it should give [2, {classes}]"
+        )
+    for text in training.augment:
+        augmentation(text, classes)
+        if examples.x.ndim != 4:
+            raise RequestError(f"the augmentation {text} is for images [n, channels, height, width]")
+        if text.partition(":")[0] in MIXING and not recipe.mixes:
+            raise RequestError(f"{type(recipe).__name__} needs one label an example: leave {text} out")
+    if training.batch > len(examples):
+        raise RequestError(f"a batch of {training.batch} is more than the {len(examples)} examples there are")
+
+
+def _trainer(job: Job, folder: Path) -> Callable[[str, Recipe], nn.Module]:
+    """Trains what a recipe needs first: the same network from other first weights, on the same data."""
+
+    def train(name: str, recipe: Recipe) -> nn.Module:
+        own = folder / name
+        own.mkdir(exist_ok=True)
+        request, seed = job.request, job.request.training.seed
+        fresh = network_of(request.model, job.test.x[:2], job.task.classes, seed + 1, request.trust_pickle)
+        task = replace(job.task, network=fresh, recipe=recipe, modifiers=(), aids={})
+        standing = fit(task, own)
+        task.network.load_state_dict(standing.best)
+        return task.network.eval().requires_grad_(False)
+
+    return train
+
+
+def _audit(job: Job, folder: Path, watch: Watcher | None) -> Result | None:
+    from mohs.auditing import resume
+    from mohs.store import Run
+
+    threat = job.task.threat
+    if threat is None:
+        return None
+    network = copy.deepcopy(job.task.network).cpu().eval()
+    data = (job.test.x, job.test.y)
+    if (folder / "run.json").exists():
+        if Run.open(folder).complete:
+            return Result(Run.open(folder))
+        return resume(folder, model=network, data=data, threats=[threat], watch=watch)
+    return audit(network, data, threats=[threat], profile=job.request.profile, out=folder, watch=watch, bounds=job.request.bounds)
+
+
+def _fingerprint(network: nn.Module) -> str:
+    from mohs.models import TorchModel
+
+    return TorchModel(network, classes=0).fingerprint()
+
+
+def _safe(weights: dict[str, Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: value.clone().contiguous() for name, value in weights.items()})

@@ -1,0 +1,38 @@
+"""A string -> a network that can be trained: what `mohs train MODEL` takes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mohs.errors import ModelError
+from mohs.models.base import Model
+from mohs.models.factory import call_factory
+from mohs.models.load import load_model
+from mohs.models.torch_model import TorchModel
+
+
+def network_of(source: str | nn.Module, x: Tensor, classes: int, seed: int, trust_pickle: bool = False) -> nn.Module:
+    """The network that `source` names, its first weights drawn under `seed` where it draws any; a module is copied.
+
+    x: a few examples [n, *input]. A factory may give it in either mode. Raises ModelError where there is none to be had.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found = copy.deepcopy(source) if isinstance(source, nn.Module) else _named(source, x, classes, trust_pickle)
+    if isinstance(found, TorchModel):
+        if found.batch is not None:
+            raise ModelError(f"{source} was exported for batches of {found.batch}; export it with a dynamic batch to train it")
+        found = found.module
+    if not isinstance(found, nn.Module):
+        raise ModelError(f"{source} is a {type(found).__name__}, whose weights cannot be trained; expected a torch network")
+    return found.requires_grad_(True)
+
+
+def _named(source: str, x: Tensor, classes: int, trust_pickle: bool) -> nn.Module | Model:
+    if ":" in source and not Path(source).suffix and not source.startswith("demo"):
+        return call_factory(source)
+    return load_model(source, x=x, trust_pickle=trust_pickle)

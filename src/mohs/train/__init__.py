@@ -1,0 +1,49 @@
+"""Training, by recipe. The table is lazy: a name costs an import only when it is used. A new recipe is one file and one line."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from mohs.errors import RequestError, UnknownName
+from mohs.train.recipe import Modifier, Recipe
+
+RECIPES = {
+    "standard": "mohs.train.standard:Standard",
+    "pgd": "mohs.train.pgd:PGDTraining",
+    "fast": "mohs.train.fast:Fast",
+    "free": "mohs.train.free:Free",
+    "trades": "mohs.train.trades:TRADES",
+}
+MODIFIERS: dict[str, str] = {}
+
+
+def find(name: str) -> type[Recipe] | type[Modifier]:
+    """The class behind a name; UnknownName with the nearest ones."""
+    known = {**RECIPES, **MODIFIERS}
+    if name not in known:
+        raise UnknownName("recipe", name, known)
+    module, _, cls = known[name].partition(":")
+    found: type[Recipe] | type[Modifier] = getattr(import_module(module), cls)
+    return found
+
+
+def parse(text: str, options: dict[str, object] | None = None) -> tuple[Recipe, tuple[Modifier, ...]]:
+    """`trades`, or `trades+awp`: a recipe and what changes it, with `options` for whichever of them has such a field."""
+    left = dict(options or {})
+    made: list[Recipe | Modifier] = []
+    for name in text.split("+"):
+        cls = find(name.strip())
+        own = {field: left.pop(field) for field in list(left) if field in cls.__dataclass_fields__}
+        made.append(cls.from_spec(own))
+    if left:
+        known = [field for part in made for field in part.__dataclass_fields__]
+        raise UnknownName(f"option of the recipe {text}", next(iter(left)), known)
+    recipe, *modifiers = made
+    if not isinstance(recipe, Recipe) or any(isinstance(part, Recipe) for part in modifiers):
+        raise RequestError(
+            f"{text!r} should name one recipe ({', '.join(RECIPES)}), then what changes it ({', '.join(MODIFIERS)})"
+        )
+    return recipe, tuple(part for part in modifiers if isinstance(part, Modifier))
+
+
+__all__ = ["MODIFIERS", "RECIPES", "Modifier", "Recipe", "find", "parse"]

@@ -1,0 +1,308 @@
+"""The training loop: one for every recipe, on one device or many, resumable at every epoch to the bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mohs.errors import Missing, RequestError
+from mohs.rng import Stream
+from mohs.threat import Threat
+from mohs.train import checkpoint
+from mohs.train.augment import Change, augmentation
+from mohs.train.average import Average
+from mohs.train.batch import Batch
+from mohs.train.recipe import Modifier, Recipe
+from mohs.train.schedules import SCHEDULES
+from mohs.train.training import Training
+from mohs.train.validation import Score, score
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CHECK_EVERY = 50  # updates: how often the loss is looked at, which waits for the device
+BROKE_DOWN = 0.2  # of robust accuracy lost against the best epoch: catastrophic overfitting
+MOST_RETURNS = 3
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known after an epoch. loss: the mean over it. rate: the last one. validated: on the held-out part."""
+
+    number: int
+    of: int
+    loss: float
+    rate: float
+    seconds: float
+    validated: Score
+    note: str = ""
+
+
+@dataclass
+class Task:
+    """A training made concrete. network: what is trained, in place. x, y: the data of it; held_x, held_y: what is held out."""
+
+    network: nn.Module
+    recipe: Recipe
+    x: Tensor
+    y: Tensor
+    held_x: Tensor
+    held_y: Tensor
+    classes: int
+    training: Training
+    threat: Threat | None = None
+    modifiers: tuple[Modifier, ...] = ()
+    aids: dict[str, nn.Module] = field(default_factory=dict)
+
+
+@dataclass
+class Standing:
+    """What a checkpoint holds beside the weights."""
+
+    epoch: int = 0
+    best_epoch: int = -1
+    best_score: float = -1.0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    returns: int = 0  # how often it went back, each time with a calmer recipe
+    stopped: bool = False
+
+
+def fit(task: Task, folder: Path, watch: Callable[[Epoch], None] | None = None) -> Standing:
+    """Train `task.network`, in place, from the folder's checkpoint on. What is kept of it is in the folder, and in
+    `Standing.best`; the network itself ends as it was last. Raises RequestError where the loss is no number any more: the
+    checkpoint of the epoch before stays."""
+    return _Loop(task, folder, watch or (lambda epoch: None)).run()
+
+
+class _Loop:
+    def __init__(self, task: Task, folder: Path, watch: Callable[[Epoch], None]) -> None:
+        training = task.training
+        self.task, self.folder, self.watch, self.training = task, folder, watch, training
+        self.fabric = launched(training)
+        self.raw = task.network.to(self.fabric.device)
+        optimiser = _optimiser(self.raw, training)
+        self.network, self.optimiser = self.fabric.setup(self.raw, optimiser)
+        self.average = Average(training.average, self.raw) if training.average else None
+        self.aids = {name: aid.to(self.fabric.device) for name, aid in task.aids.items()}
+        self.changes: list[Change] = [augmentation(text, task.classes) for text in training.augment]
+        self.schedule = SCHEDULES[training.schedule]
+        self.recipe = task.recipe
+        self.standing = Standing()
+
+    @property
+    def passes(self) -> int:
+        """Over the data."""
+        return math.ceil(self.training.epochs / self.recipe.updates)
+
+    @property
+    def used(self) -> nn.Module:
+        """What is validated and kept: the average of the weights where there is one yet."""
+        return self.average.model.module if self.average is not None and self.average.model.n_averaged else self.raw
+
+    def run(self) -> Standing:
+        self._restore()
+        while self.standing.epoch < self.passes and not self.standing.stopped:
+            started = time.perf_counter()
+            loss = self._epoch(self.standing.epoch)
+            if self.average:
+                self.average.epoch(self.raw, (self.standing.epoch + 1) / self.passes)
+            validated = self._validate()
+            seconds = time.perf_counter() - started
+            note = self._judge(validated)
+            rate = self.optimiser.param_groups[0]["lr"]
+            epoch = Epoch(self.standing.epoch + 1, self.passes, loss, rate, seconds, validated, note)
+            if note.startswith("broke down"):
+                self._go_back(epoch)
+            else:
+                self.standing.epoch += 1
+                self.standing.history.append(_row(epoch))
+                self._save()
+            self.watch(epoch)
+        return self.standing
+
+    def _epoch(self, number: int) -> float:
+        """One pass over the data; the mean loss."""
+        self.network.train()
+        batches = list(self._batches(number))
+        total, last = len(batches) * self.passes, 0.0
+        seen: list[Tensor] = []
+        for k, rows in enumerate(batches):
+            here = number * len(batches) + k
+            batch = self._batch(rows, number, here / total)
+            losses = self.recipe.losses(batch)
+            for modifier in self.task.modifiers:
+                losses = modifier.around(batch, losses)
+            for replay, loss in enumerate(losses):
+                self._set_rate((here + replay / self.recipe.updates) / total)
+                self._update(loss, batch, len(rows))
+                seen.append(loss.detach())
+            if len(seen) >= CHECK_EVERY or k + 1 == len(batches):
+                last += self._sum(seen, number, k)
+                seen = []
+        return last / (len(batches) * self.recipe.updates)
+
+    def _update(self, loss: Tensor, batch: Batch, joint: int) -> None:
+        """joint: the rows of all processes; their gradients are averaged, so that the mean is over all rows."""
+        share = len(batch.x0) * self.fabric.world_size / joint
+        self.optimiser.zero_grad()
+        self.fabric.backward(loss if share == 1 else loss * share)
+        for call in batch.done:
+            call()
+        batch.done.clear()
+        if self.training.clip is not None:
+            self.fabric.clip_gradients(self.network, self.optimiser, max_norm=self.training.clip)
+        self.optimiser.step()
+        if self.average:
+            self.average.update(self.raw)
+
+    def _batches(self, epoch: int) -> Iterator[Tensor]:
+        """Positions of the joint batch of all processes; a last one that is shorter is kept."""
+        order = Stream.of(self.training.seed, torch.arange(1)).at("order", epoch).permutation(len(self.task.x))[0]
+        return iter(order.split(self.training.batch))
+
+    def _batch(self, joint: Tensor, epoch: int, progress: float) -> Batch:
+        rows = joint[self.fabric.global_rank :: self.fabric.world_size]
+        stream = Stream.of(self.training.seed, rows).at("epoch", epoch)
+        x, y = self.task.x[rows], self.task.y[rows]
+        for change in self.changes:
+            x, y = change(x, y, stream)
+        device = self.fabric.device
+        return Batch(
+            network=self.network,
+            x0=x.to(device),
+            y=y.to(device),
+            rows=rows,
+            stream=Stream(stream.keys.to(device)),
+            given=self.task.threat,
+            progress=progress,
+            memory=self.standing.memory,
+            aids=self.aids,
+        )
+
+    def _set_rate(self, progress: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.training.peak * self.schedule(progress)
+
+    def _sum(self, losses: list[Tensor], epoch: int, k: int) -> float:
+        values = torch.stack(losses).double().cpu()
+        if not values.isfinite().all():
+            raise RequestError(
+                f"the loss is no number any more in epoch {epoch + 1}, at about batch {k + 1}; the checkpoint of the epoch "
+                "before is kept. Lower --rate, clip gradients (--clip 1), or see whether the data are scaled as it expects"
+            )
+        return float(values.sum())
+
+    def _validate(self) -> Score:
+        task = self.task
+        return score(self.used, task.held_x, task.held_y, task.threat, self.training.seed, self.fabric.device)
+
+    def _judge(self, validated: Score) -> str:
+        """Note the best epoch; what is to be said of this one."""
+        standing, value = self.standing, validated.robust if self.recipe.sets != () else validated.clean
+        if value > standing.best_score:
+            standing.best_epoch, standing.best_score = standing.epoch, value
+            standing.best = {name: v.detach().clone().cpu() for name, v in self.used.state_dict().items()}
+            return "best so far"
+        calmer = getattr(self.recipe, "calmer", None)
+        if self.training.guard and calmer and value < standing.best_score - BROKE_DOWN and standing.returns < MOST_RETURNS:
+            return f"broke down from {standing.best_score:.1%} to {value:.1%} robust: goes back, calmer"
+        patience = self.training.patience
+        if patience is not None and standing.epoch - standing.best_epoch >= patience:
+            standing.stopped = True
+            return f"no better for {patience} epochs: stopped"
+        return ""
+
+    def _go_back(self, epoch: Epoch) -> None:
+        """To the checkpoint before, with a calmer recipe."""
+        returns = self.standing.returns + 1
+        self._restore()
+        self.standing.returns = returns
+        self.standing.history.append(_row(epoch))
+        self._calm()
+        self._save()
+
+    def _calm(self) -> None:
+        self.recipe = self.task.recipe
+        for _ in range(self.standing.returns):
+            self.recipe = self.recipe.calmer()  # type: ignore[attr-defined]
+
+    # what outlives the process
+
+    def _save(self) -> None:
+        if self.fabric.global_rank == 0:
+            checkpoint.save(
+                self.folder,
+                {
+                    "network": self.raw.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                    "average": self.average.model.state_dict() if self.average else None,
+                    "standing": vars(self.standing),
+                    "random": torch.get_rng_state(),
+                    "threads": torch.get_num_threads(),
+                },
+            )
+        self.fabric.barrier()
+
+    def _restore(self) -> None:
+        state = checkpoint.load(self.folder)
+        if state is None:
+            torch.manual_seed(self.training.seed)
+            return
+        self.raw.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average:
+            self.average.model.load_state_dict(state["average"])
+        self.standing = Standing(**state["standing"])
+        device = self.fabric.device
+        self.standing.memory = {name: value.to(device) for name, value in self.standing.memory.items()}
+        torch.set_rng_state(state["random"])
+        self._calm()
+
+
+def launched(training: Training) -> Fabric:
+    """The devices and the precision. `torchrun` and `fabric run` say how many processes; without them there is one."""
+    import os
+
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise Missing("lightning-fabric", "train", "training") from error
+    world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = torch.device(training.device)
+    fabric = Fabric(
+        accelerator="cuda" if device.type == "cuda" else "cpu",
+        devices=world if world > 1 else [device.index or 0] if device.type == "cuda" else 1,
+        strategy="ddp" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "auto",
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[training.precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def _optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(trained, training.peak, weight_decay=training.weight_decay)
+    return torch.optim.SGD(trained, training.peak, momentum=training.momentum, weight_decay=training.weight_decay)
+
+
+def _row(epoch: Epoch) -> dict[str, Any]:
+    scored = epoch.validated
+    return {
+        "epoch": epoch.number,
+        "loss": epoch.loss,
+        "rate": epoch.rate,
+        "seconds": epoch.seconds,
+        "clean": scored.clean,
+        "robust": scored.robust,
+        "note": epoch.note,
+    }
