@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ from mohs.store.run import locked
 from mohs.threat import Threat, parse_threat
 from mohs.train import Recipe, parse
 from mohs.train.loop import Epoch, Standing, Task, fit
+from mohs.train.recipe import Trainer
 from mohs.train.training import Training
 
 SPEC, WEIGHTS, MODEL = "train.json", "{}.safetensors", "model.pt2"
@@ -125,8 +127,9 @@ def make_job(
     examples = data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=training.seed)
     classes = _classes(examples)
     network = network_of(model, examples.x[:2], classes, training.seed, request.trust_pickle)
+    whole = recipe
     for modifier in modifiers:
-        network = modifier.architecture(network)
+        network, whole = modifier.architecture(network), modifier.around(whole)
     _check(network, examples, recipe, training, classes)
     if against is not None:
         against = against.within(request.bounds)
@@ -136,7 +139,7 @@ def make_job(
     kept, out = order[held:].sort().values, order[:held].sort().values
     task = Task(
         network=network,
-        recipe=recipe,
+        recipe=whole,
         x=examples.x[kept],
         y=examples.y[kept],
         held_x=examples.x[out],
@@ -144,7 +147,6 @@ def make_job(
         classes=classes,
         training=training,
         threat=against,
-        modifiers=modifiers,
     )
     held_out = Examples(task.held_x, task.held_y, examples.ids[out], f"{examples.name}, held out", examples.class_names)
     tested = held_out if test is None else test if isinstance(test, Examples) else load_data(test, seed=training.seed)
@@ -275,20 +277,29 @@ def _check(network: nn.Module, examples: Examples, recipe: Recipe, training: Tra
         raise RequestError(f"a batch of {training.batch} is more than the {len(examples)} examples there are")
 
 
-def _trainer(job: Job, folder: Path) -> Callable[[str, Recipe], nn.Module]:
+def _trainer(job: Job, folder: Path) -> Trainer:
     """Trains what a recipe needs first: the same network from other first weights, on the same data."""
 
     def train(name: str, recipe: Recipe) -> nn.Module:
         own = folder / name
         own.mkdir(exist_ok=True)
-        request, seed = job.request, job.request.training.seed
-        fresh = network_of(request.model, job.test.x[:2], job.task.classes, seed + 1, request.trust_pickle)
-        task = replace(job.task, network=fresh, recipe=recipe, modifiers=(), aids={})
+        task = replace(job.task, network=_anew(job.task.network, job.request.training.seed, name), recipe=recipe, aids={})
         standing = fit(task, own)
         task.network.load_state_dict(standing.best)
         return task.network.eval().requires_grad_(False)
 
     return train
+
+
+def _anew(network: nn.Module, seed: int, name: str) -> nn.Module:
+    """A copy, its layers' weights drawn again where they know how; those of an exported graph stay."""
+    fresh = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + zlib.crc32(name.encode()))
+        for part in fresh.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+    return fresh
 
 
 def _audit(job: Job, folder: Path, watch: Watcher | None) -> Result | None:

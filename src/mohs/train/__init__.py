@@ -13,8 +13,18 @@ RECIPES = {
     "fast": "mohs.train.fast:Fast",
     "free": "mohs.train.free:Free",
     "trades": "mohs.train.trades:TRADES",
+    "mart": "mohs.train.mart:MART",
+    "max": "mohs.train.multi:Worst",
+    "avg": "mohs.train.multi:Average",
+    "msd": "mohs.train.multi:MSD",
+    "rslad": "mohs.train.distillation:RSLAD",
+    "gaussian": "mohs.train.noise:Gaussian",
+    "alp": "mohs.train.alp:ALP",
+    "distillation": "mohs.train.distillation:Distillation",
 }
-MODIFIERS: dict[str, str] = {}
+MODIFIERS = {
+    "awp": "mohs.train.awp:AWP",
+}
 
 
 def find(name: str) -> type[Recipe] | type[Modifier]:

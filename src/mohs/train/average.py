@@ -16,13 +16,7 @@ class Average:
     arXiv:1803.05407. Running averages of batch norm are averaged likewise, in place of another pass over the data."""
 
     def __init__(self, text: str, network: nn.Module) -> None:
-        kind, _, number = text.partition(":")
-        try:
-            self.at = float(number)
-        except ValueError:
-            raise RequestError(f"{text!r}: {HELP}") from None
-        if kind not in ("ema", "swa") or not 0 < self.at < 1:
-            raise RequestError(f"{text!r}: {HELP}")
+        kind, self.at = parse(text)
         self.each_update = kind == "ema"
         self.model = AveragedModel(network, avg_fn=self._moved if self.each_update else None, use_buffers=True)
 
@@ -39,3 +33,15 @@ class Average:
         """After an epoch."""
         if not self.each_update and progress >= self.at:
             self.model.update_parameters(network)
+
+
+def parse(text: str) -> tuple[str, float]:
+    """The kind of an average, and its number."""
+    kind, _, number = text.partition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if kind not in ("ema", "swa") or not 0 < value < 1:
+        raise RequestError(f"{text!r}: {HELP}")
+    return kind, value

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mohs.errors import RequestError
 from mohs.rng import Stream
 from mohs.threat import Threat
 
-Climbed = Callable[[Tensor], Tensor]  # logits [n, classes] -> what an attacker climbs [n]
+Climbed = Callable[[Tensor], Tensor]  # logits [n, classes] -> what the inner maximisation climbs [n]
 
 
 @dataclass
@@ -69,6 +70,10 @@ class Batch:
             for _ in range(steps):
                 point = self.threat.step(point, self.gradient(loss, point), self.x0, step_size)
         return point
+
+    def misled(self, logits: Tensor) -> Tensor:
+        """Cross-entropy of each row: what most recipes climb."""
+        return functional.cross_entropy(logits, self.y, reduction="none")
 
     def gradient(self, loss: Climbed, point: Tensor) -> Tensor:
         """Of the loss in the point; the network's own parameters gather none."""

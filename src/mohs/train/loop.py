@@ -19,7 +19,7 @@ from mohs.train import checkpoint
 from mohs.train.augment import Change, augmentation
 from mohs.train.average import Average
 from mohs.train.batch import Batch
-from mohs.train.recipe import Modifier, Recipe
+from mohs.train.recipe import Recipe
 from mohs.train.schedules import SCHEDULES
 from mohs.train.training import Training
 from mohs.train.validation import Score, score
@@ -58,7 +58,6 @@ class Task:
     classes: int
     training: Training
     threat: Threat | None = None
-    modifiers: tuple[Modifier, ...] = ()
     aids: dict[str, nn.Module] = field(default_factory=dict)
 
 
@@ -138,10 +137,7 @@ class _Loop:
         for k, rows in enumerate(batches):
             here = number * len(batches) + k
             batch = self._batch(rows, number, here / total)
-            losses = self.recipe.losses(batch)
-            for modifier in self.task.modifiers:
-                losses = modifier.around(batch, losses)
-            for replay, loss in enumerate(losses):
+            for replay, loss in enumerate(self.recipe.losses(batch)):
                 self._set_rate((here + replay / self.recipe.updates) / total)
                 self._update(loss, batch, len(rows))
                 seen.append(loss.detach())

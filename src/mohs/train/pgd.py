@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mohs.train.batch import Batch
-from mohs.train.recipe import Recipe
+from mohs.train.recipe import Adversarial
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGDTraining(Recipe):
+class PGDTraining(Adversarial):
     """min E max CE(f(x'), y): every example is replaced by the point that PGD finds from a random start.
 
     steps, step_size: of the inner maximisation, the size in units of epsilon. evaluating: craft in evaluation mode (Pang et
@@ -28,12 +28,9 @@ class PGDTraining(Recipe):
     cost = "(k+1)(F+Bx)+Bw"
     purpose = "the reference that every other recipe is measured against"
 
-    def loss(self, batch: Batch) -> Tensor:
-        return functional.cross_entropy(batch.network(batch.shown(self.attacked(batch))), batch.y)
-
     def attacked(self, batch: Batch) -> Tensor:
-        def climbed(logits: Tensor) -> Tensor:
-            return functional.cross_entropy(logits, batch.y, reduction="none")
-
         start = batch.random_point()
-        return batch.ascend(climbed, start, steps=self.steps, step_size=self.step_size, evaluating=self.evaluating)
+        return batch.ascend(batch.misled, start, steps=self.steps, step_size=self.step_size, evaluating=self.evaluating)
+
+    def outer(self, batch: Batch, point: Tensor) -> Tensor:
+        return functional.cross_entropy(batch.network(batch.shown(point)), batch.y)

@@ -49,8 +49,24 @@ class Recipe(Settings, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adversarial(Recipe):
+    """A recipe that looks for a point of the threat a row, and then lessens a loss there."""
+
+    @abstractmethod
+    def attacked(self, batch: Batch) -> Tensor:
+        """The points [n, *point]; without derivatives."""
+
+    @abstractmethod
+    def outer(self, batch: Batch, point: Tensor) -> Tensor:
+        """The loss at these points, to be lessened."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.outer(batch, self.attacked(batch))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Modifier(Settings):
-    """What changes the network or the step of any recipe: `--recipe trades+awp`."""
+    """What changes the network or the step of a recipe: `--recipe trades+awp`."""
 
     paper: ClassVar[str]
     cost: ClassVar[str]  # beside the recipe's
@@ -60,6 +76,6 @@ class Modifier(Settings):
         """The network to train in place of this one."""
         return network
 
-    def around(self, batch: Batch, losses: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The recipe's losses, changed."""
-        return losses
+    def around(self, recipe: Recipe) -> Recipe:
+        """The recipe, changed. RequestError where it is of a kind that cannot be."""
+        return recipe

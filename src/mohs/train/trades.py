@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mohs.train.batch import Batch, crafting
-from mohs.train.recipe import Recipe
+from mohs.train.recipe import Adversarial
 
 
 @dataclass(frozen=True, kw_only=True)
-class TRADES(Recipe):
+class TRADES(Adversarial):
     """CE(f(x), y) + beta KL(p(x) || p(x')), where x' climbs that divergence from x and a little noise (at x itself its gradient
     is zero). The gradient of the outer loss flows through both p(x) and p(x').
 
@@ -32,17 +32,16 @@ class TRADES(Recipe):
     purpose = "the best known trade of accuracy for robustness among the simple recipes"
     sets = ("linf", "l2", "l1", "l0")
 
-    def loss(self, batch: Batch) -> Tensor:
-        point = self.attacked(batch)
-        clean, attacked = batch.network(batch.x0), batch.network(batch.shown(point))
-        return functional.cross_entropy(clean, batch.y) + self.beta * divergence(clean, attacked).mean()
-
     def attacked(self, batch: Batch) -> Tensor:
         with crafting(batch.network), torch.no_grad():
             clean = batch.network(batch.x0)
         noise = self.noise * batch.stream.at("start").normal(*batch.x0.shape[1:])
         start = batch.threat.project(batch.x0 + noise, batch.x0)
         return batch.ascend(lambda logits: divergence(clean, logits), start, steps=self.steps, step_size=self.step_size)
+
+    def outer(self, batch: Batch, point: Tensor) -> Tensor:
+        clean, attacked = batch.network(batch.x0), batch.network(batch.shown(point))
+        return functional.cross_entropy(clean, batch.y) + self.beta * divergence(clean, attacked).mean()
 
 
 def divergence(clean: Tensor, attacked: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from mohs.train.average import parse
 
 
 class Training(BaseModel):
@@ -34,6 +36,13 @@ class Training(BaseModel):
     seed: int = 0
     precision: Literal["32", "bf16", "16"] = "32"
     device: str = "cpu"
+
+    @field_validator("average")
+    @classmethod
+    def _average(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse(text)
+        return text
 
     @property
     def peak(self) -> float:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mohs.rng import Stream
 from mohs.threat import Threat
@@ -39,7 +38,8 @@ def score(network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed:
             )
             clean += _right(batch, batch.x0)
             if threat is not None:
-                robust += _right(batch, batch.shown(_attacked(batch)))
+                point = batch.ascend(batch.misled, batch.random_point(), steps=STEPS, step_size=STEP_SIZE)
+                robust += _right(batch, batch.shown(point))
     n = min(len(x), MOST)
     return Score(clean / n, (robust if threat is not None else clean) / n)
 
@@ -47,10 +47,3 @@ def score(network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed:
 def _right(batch: Batch, x: Tensor) -> int:
     with torch.no_grad():
         return int((batch.network(x).argmax(1) == batch.y).sum())
-
-
-def _attacked(batch: Batch) -> Tensor:
-    def climbed(logits: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, batch.y, reduction="none")
-
-    return batch.ascend(climbed, batch.random_point(), steps=STEPS, step_size=STEP_SIZE)

@@ -1,0 +1,409 @@
+"""The training loop and its recipes: exact resume, joint batches, what recipes promise, bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mohs.errors import RequestError, RunError, UnknownName
+from mohs.hardening import SPEC, harden
+from mohs.models import load_model
+from mohs.models.cpu import threads
+from mohs.rng import Stream
+from mohs.threat import Linf, parse_threat
+from mohs.train import RECIPES, Recipe, find, parse
+from mohs.train.augment import augmentation
+from mohs.train.batch import Batch, crafting
+from mohs.train.fast import Fast
+from mohs.train.free import Free
+from mohs.train.loop import Epoch, Standing, Task, fit
+from mohs.train.pgd import PGDTraining
+from mohs.train.schedules import SCHEDULES
+from mohs.train.trades import TRADES, divergence
+from mohs.train.training import Training
+
+THREAT = Linf(0.1)
+
+
+def data(n: int = 96, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two classes of grey 4x4 images: the left half is the brighter one, or the right."""
+    stream = Stream.of(seed, torch.arange(n))
+    y = torch.arange(n) % 2
+    x = 0.6 * stream.at("x").uniform(1, 4, 4)
+    x[:, :, :, :2] += 0.3 * (y == 0).float().view(-1, 1, 1, 1)
+    x[:, :, :, 2:] += 0.3 * (y == 1).float().view(-1, 1, 1, 1)
+    return x, y
+
+
+def network(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(64, 2)
+        )
+
+
+def plain(seed: int = 0) -> nn.Module:
+    """Without batch norm and dropout."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.SiLU(), nn.Linear(8, 2))
+
+
+def task(recipe: Recipe, module: nn.Module | None = None, **settings: object) -> Task:
+    x, y = data()
+    training = Training(**{"epochs": 4, "batch": 20, "rate": 0.05, **settings})
+    return Task(module or network(), recipe, x[:80], y[:80], x[80:], y[80:], 2, training, THREAT)
+
+
+def batch(module: nn.Module, n: int = 16) -> Batch:
+    x, y = data(n)
+    return Batch(network=module, x0=x, y=y, rows=torch.arange(n), stream=Stream.of(0, torch.arange(n)), given=THREAT)
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(epochs: int) -> object:
+    def watch(epoch: Epoch) -> None:
+        if epoch.number == epochs:
+            raise Stopped
+
+    return watch
+
+
+SETTINGS = [
+    ("standard", {}),
+    ("pgd", {"average": "ema:0.9", "augment": ("crop:1", "flip")}),
+    ("free", {"epochs": 8}),
+    ("fast", {"optimizer": "adamw", "rate": 0.01, "average": "swa:0.3", "clip": 0.5}),
+    ("trades", {"schedule": "cosine"}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS)
+def test_a_training_that_was_stopped_goes_on_to_the_bit(name: str, settings: dict[str, object], tmp_path: Path) -> None:
+    recipe = find(name)(**({"replays": 2} if name == "free" else {}))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    straight, again = task(recipe, **settings), task(recipe, **settings)
+    once = fit(straight, whole)
+    with pytest.raises(Stopped):
+        fit(task(recipe, **settings), parts, stop_after(2))
+    torch.rand(7)  # whatever happened to torch's generator meanwhile
+    twice = fit(again, parts)
+    assert same(weights(straight.network), weights(again.network))
+    assert same(once.best, twice.best)
+    assert [row["loss"] for row in once.history] == [row["loss"] for row in twice.history]
+    assert len(once.history) == 4
+
+
+def test_the_seed_matters(tmp_path: Path) -> None:
+    one, other = task(PGDTraining(steps=1)), task(PGDTraining(steps=1), seed=1)
+    for part, name in ((one, "a"), (other, "b")):
+        (tmp_path / name).mkdir()
+        fit(part, tmp_path / name)
+    assert not same(weights(one.network), weights(other.network))
+
+
+def test_crafting_leaves_no_trace() -> None:
+    module = network().train()
+    module[1].eval()  # one that the caller keeps in evaluation mode
+    module[5].weight.requires_grad_(False)
+    before = weights(module)
+    with crafting(module):
+        assert not any(part.training for part in module.modules())
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+    step = batch(module)
+    PGDTraining(steps=2).attacked(step)
+    assert same(before, weights(module))
+    assert module.training
+    assert not module[1].training
+    assert [parameter.requires_grad for parameter in module.parameters()] == [True] * 4 + [False, True]
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("text", ["linf:0.1", "l2:0.4", "l1:1", "rotation:20deg"])
+def test_what_pgd_trains_on_lies_in_the_set(text: str) -> None:
+    step = batch(network().eval()).against(parse_threat(text))
+    point = PGDTraining().attacked(step)
+    assert step.threat.contains(point, step.x0).all()
+    right = (step.network(step.shown(point)).argmax(1) == step.y).sum()
+    assert right <= (step.network(step.x0).argmax(1) == step.y).sum()
+
+
+def test_trades_without_an_attack_is_cross_entropy() -> None:
+    module = plain()
+    step = batch(module)
+    assert torch.equal(TRADES(steps=0, noise=0.0).loss(step), functional.cross_entropy(module(step.x0), step.y))
+
+
+def test_trades_climbs_the_divergence_and_both_sides_get_gradients() -> None:
+    p, q = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    expected = (p.softmax(1) * (p.softmax(1) / q.softmax(1)).log()).sum(1)
+    torch.testing.assert_close(divergence(p, q), expected)
+    assert not torch.isclose(divergence(p, q), divergence(q, p))
+    module = plain().eval()
+    step = batch(module)
+    clean = module(step.x0).detach()
+    steps = [divergence(clean, module(TRADES(steps=k).attacked(step))).mean() for k in (0, 2, 10)]
+    assert steps[0] < steps[1] < steps[2]
+
+
+def test_free_keeps_one_perturbation_in_the_ball() -> None:
+    module = plain()
+    memory: dict[str, Tensor] = {}
+    optimiser = torch.optim.SGD(module.parameters(), 0.01)
+    for n in (8, 16, 4):  # the first batch may be a short one
+        step = replace(batch(module, n), memory=memory)
+        step.y = 1 - step.y if n == 4 else step.y
+        before = memory["change"].clone() if memory else None
+        for loss in Free(replays=3, step_size=0.3).losses(step):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            assert memory["change"].abs().max() <= THREAT.epsilon * (1 + 1e-6)
+    assert before is not None
+    assert memory["change"].shape == before.shape == (16, 1, 4, 4)
+    assert not torch.equal(before[:4], memory["change"][:4])
+    assert torch.equal(before[4:], memory["change"][4:])  # a short batch uses a slice
+    assert Free(replays=8).updates == 8
+
+
+def test_fast_stays_in_the_ball_although_its_step_does_not() -> None:
+    step = batch(plain())
+    point = step.ascend(
+        lambda z: functional.cross_entropy(z, step.y, reduction="none"), step.random_point(), steps=1, step_size=1.25
+    )
+    change = (point - step.x0).abs()
+    assert change.max() <= THREAT.epsilon * (1 + 1e-6)
+    assert (change > 0.99 * THREAT.epsilon).float().mean() > 0.3
+
+
+def test_gradalign_is_zero_where_the_loss_is_linear_and_teaches_the_weights() -> None:
+    step = batch(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
+    assert Fast().misalignment(step).detach() < 1e-6  # with two classes, its gradients have one direction
+    module = plain()
+    loss = Fast().misalignment(batch(module))
+    assert loss.detach() > 1e-4
+    loss.backward()
+    assert module[1].weight.grad is not None
+    assert module[1].weight.grad.abs().sum() > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreaksDown(PGDTraining):
+    """Robust for an epoch, then on swapped labels until it is calmed."""
+
+    wild: bool = True
+
+    def loss(self, batch: Batch) -> Tensor:
+        swapped = self.wild and batch.progress > 0.4
+        return functional.cross_entropy(batch.network(batch.x0), 1 - batch.y if swapped else batch.y)
+
+    def calmer(self) -> BreaksDown:
+        return replace(self, wild=False)
+
+
+def test_the_guard_goes_back_and_on(tmp_path: Path) -> None:
+    seen: list[Epoch] = []
+    settings = {"epochs": 10, "rate": 0.3, "schedule": "constant"}
+    found = fit(task(BreaksDown(), plain(), **settings), tmp_path, seen.append)
+    notes = [epoch.note for epoch in seen]
+    assert sum(note.startswith("broke down") for note in notes) == 1
+    assert found.returns == 1
+    assert found.epoch == 10
+    assert found.history[-1]["robust"] > 0.7
+    (tmp_path / "unguarded").mkdir()
+    unguarded = fit(task(BreaksDown(), plain(), guard=False, **settings), tmp_path / "unguarded")
+    assert unguarded.history[-1]["robust"] < 0.3
+
+
+def test_patience_ends_it(tmp_path: Path) -> None:
+    found = fit(task(find("standard")(), plain(), epochs=50, patience=2, rate=1e-9), tmp_path)
+    assert found.stopped
+    assert len(found.history) == found.best_epoch + 3
+
+
+def test_a_loss_that_is_no_number_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        fit(task(find("standard")(), plain()), tmp_path, stop_after(2))
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    broken = task(find("standard")(), plain())
+    broken.x[11] = torch.nan
+    with pytest.raises(RequestError, match="no number any more in epoch 3"):
+        fit(broken, tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+JOINT = """
+import sys, torch
+from pathlib import Path
+from tests.test_train import task, plain
+from mohs.train.loop import fit
+from mohs.train.pgd import PGDTraining
+torch.set_num_threads(1)
+made = task(PGDTraining(steps=2), plain(), batch=24)
+folder = Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+fit(made, folder)
+"""
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    """Batches of 24 over 80 rows: the last one has 8. Gradients are averaged, so the weights agree but for rounding."""
+    root = Path(__file__).parents[1]
+    environ = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}", "OMP_NUM_THREADS": "1"}
+    script = tmp_path / "joint.py"
+    script.write_text(JOINT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*torchrun, str(script), str(tmp_path / "two")], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = task(PGDTraining(steps=2), plain(), batch=24)
+    (tmp_path / "one").mkdir()
+    fit(one, tmp_path / "one")
+    two = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["network"]
+    for name, value in weights(one.network).items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_schedules() -> None:
+    assert [SCHEDULES["one-cycle"](p) for p in (0.0, 0.2, 0.4, 0.7, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert [SCHEDULES["cosine"](p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.5, 0])
+    assert [SCHEDULES["step"](p) for p in (0.0, 0.49, 0.5, 0.8)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_augmentation_draws_by_row() -> None:
+    x, y = data(12)
+    stream = Stream.of(0, torch.arange(12))
+    some = torch.tensor([3, 7, 8])
+    for text in ("crop:1", "flip", "cutout:2"):
+        changed, labels = augmentation(text, 2)(x, y, stream)
+        alone, _ = augmentation(text, 2)(x[some], y[some], stream.take(some))
+        assert torch.equal(changed[some], alone)
+        assert not torch.equal(changed, x)
+        assert torch.equal(labels, y)
+    flipped = augmentation("flip", 2)(x, y, stream)[0]
+    assert all(torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(flipped, x, strict=True))
+    assert ((augmentation("cutout:2", 2)(x, y, stream)[0] == 0) & (x > 0)).sum((1, 2, 3)).max() <= 4
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixed_labels_say_how_much_of_each_image_is_left(name: str) -> None:
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 8, 8)
+    y = torch.arange(6)
+    mixed, labels = augmentation(name, 6)(x, y, Stream.of(0, torch.arange(6)))
+    torch.testing.assert_close(labels.sum(1), torch.ones(6))
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), labels @ torch.arange(6.0))
+
+
+def test_recipes_are_parsed_with_their_options() -> None:
+    recipe, modifiers = parse("trades", {"beta": "3"})
+    assert recipe == TRADES(beta=3.0)
+    assert modifiers == ()
+    with pytest.raises(UnknownName, match="did you mean 'trades'"):
+        parse("trade")
+    with pytest.raises(UnknownName, match="option of the recipe"):
+        parse("pgd", {"beta": "3"})
+    with pytest.raises(RequestError, match="should name one recipe"):
+        parse("trades+pgd")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_what_it_is(name: str) -> None:
+    cls = find(name)
+    assert all(getattr(cls, word) for word in ("paper", "cost", "purpose"))
+    assert cls.from_spec(cls().spec()) == cls()
+
+
+# the main job
+
+
+def test_a_network_is_hardened_and_measured(tmp_path: Path) -> None:
+    x, y = data(256)
+    held = data(64, seed=1)
+    settings = {"recipe": "pgd", "threat": "linf:0.1", "test": held, "epochs": 5, "batch": 32, "out": tmp_path / "out"}
+    found = harden(plain(), (x, y), **settings)
+    assert found.before is not None
+    assert found.after is not None
+    assert found.after.robust_accuracy["linf:0.1"] > found.before.robust_accuracy["linf:0.1"] + 0.2
+    for name in ("best.safetensors", "last.safetensors", SPEC):
+        assert (tmp_path / "out" / name).exists()
+    exported = load_model(str(tmp_path / "out" / "model.pt2"), x=x)
+    torch.testing.assert_close(exported.logits(x[:7]), found.network(x[:7]))
+    again = harden(plain(), (x, y), **settings)
+    assert same(weights(again.network), weights(found.network))
+    with pytest.raises(RunError, match=r"begun with another request \(then training epochs 5\)"):
+        harden(plain(), (x, y), **{**settings, "epochs": 6})
+    with pytest.raises(RunError, match="another weights"):
+        harden(plain(1), (x, y), **settings)
+
+
+X, Y = data(40)
+WRONG = [
+    ({"threat": None}, "give --threat"),
+    ({"threat": "linf:0"}, "needs a budget above 0"),
+    ({"threat": "rotation:10deg", "recipe": "trades"}, "hardens against linf, l2, l1, l0"),
+    ({"data": (X, torch.zeros(40, dtype=torch.int64))}, "one class alone"),
+    ({"data": (X, torch.where(Y == 1, 7, 0))}, "labels go to 7"),
+    ({"model": nn.Sequential(nn.Flatten(), nn.Softmax(1))}, "no parameter"),
+    ({"batch": 64}, "a batch of 64 is more"),
+    ({"epochs": 0}, "epochs"),
+    ({"augment": ("flipp",)}, "did you mean 'flip'"),
+    ({"average": "ema:2"}, "between 0 and 1"),
+    ({"recipe": "fas"}, "did you mean 'fast'"),
+    ({"steppes": 3}, "option of the recipe"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_a_wrong_request_writes_nothing(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    asked = {"model": plain(), "data": (X, Y), "threat": "linf:0.1", "batch": 16, **change}
+    with pytest.raises(RequestError, match=message):
+        harden(asked.pop("model"), asked.pop("data"), out=tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_training_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    environ = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
+    words = "train demo:standard --data digits --recipe fast --threat linf:0.2 --epochs 4 --rate 0.01 --batch 50 --limit 100"
+    command = [sys.executable, "-m", "mohs", *words.split(), "--out", str(tmp_path / "killed")]
+    killed = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / "checkpoint.pt").exists():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    again = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+    assert "after" in again.stdout
+    with threads(1):
+        settings = {"recipe": "fast", "threat": "linf:0.2", "epochs": 4, "rate": 0.01, "batch": 50, "limit": 100}
+        harden("demo:standard", "digits", out=tmp_path / "whole", **settings)
+    for name in ("best", "last"):
+        one, other = ((tmp_path / folder / f"{name}.safetensors").read_bytes() for folder in ("whole", "killed"))
+        assert one == other
+
+
+def test_standing_is_plain_data() -> None:
+    assert Standing(**vars(Standing())) == Standing()
