@@ -110,6 +110,10 @@ MUTANTS = [
         "isinstance(part, Block) and not part.starts",
         "test_networks.py",
     ),
+    Mutant("models/sustainability.py", "out.clone()", "out", "test_layers.py"),
+    Mutant("models/sustainability.py", "handle.remove()", "pass", "test_layers.py"),
+    Mutant("models/sustainability.py", "values.mean() + dev", "values.mean() - dev", "test_layers.py"),
+    Mutant("diagnose/layers.py", "error[:n].double()", "error.double()", "test_layers.py"),
     Mutant("networks/vision.py", "* self.each**-0.5", "", "test_networks.py"),
     Mutant("geometry/linf.py", "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)", "x", "test_geometry.py"),
 ]
