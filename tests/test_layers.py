@@ -175,9 +175,9 @@ def test_training_with_it_steadies_the_layers_it_names():
 def test_an_attack_moves_layers_more_than_chance_does():
     module = network(classes=4)
     x, y = labelled(module, 24)
-    found = sustainability(module, (x, y), threat="linf:0.3")
+    found = sustainability(module, (x, y), threat="linf:0.8")
     assert found.n == 21  # one in eight is wrong
-    assert 0 < found.broken <= found.n
+    assert 0 < found.broken < found.n
     assert [layer.name for layer in found.layers] == ["1", "4"]
     assert [layer.features for layer in found.layers] == [128, 32]
     assert all(layer.error > layer.random > 0 for layer in found.layers)
