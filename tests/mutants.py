@@ -114,6 +114,9 @@ MUTANTS = [
     Mutant("models/sustainability.py", "handle.remove()", "pass", "test_layers.py"),
     Mutant("models/sustainability.py", "values.mean() + dev", "values.mean() - dev", "test_layers.py"),
     Mutant("diagnose/layers.py", "error[:n].double()", "error.double()", "test_layers.py"),
+    Mutant("models/saliency.py", "with seeded(number):", "if True:", "test_saliency.py"),
+    Mutant("auditing.py", "run.complete and (asked.saliency is None or run.saliency())", "run.complete", "test_saliency.py"),
+    Mutant("auditing.py", '((shown["x"][rows], shown["label"][rows])', '((shown["x"][rows], reached)', "test_saliency.py"),
     Mutant("networks/vision.py", "* self.each**-0.5", "", "test_networks.py"),
     Mutant("geometry/linf.py", "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)", "x", "test_geometry.py"),
 ]
