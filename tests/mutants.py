@@ -101,6 +101,23 @@ MUTANTS = [
     Mutant("attacks/blackbox/zoo.py", "self.lack1[count]", "self.lack1[count.amax()]", "test_score_based.py"),
     Mutant("attacks/blackbox/square.py", "better = (value > s.value)", "better = (value >= -1e9)", "test_square_deepfool.py"),
     Mutant("rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py"),
+    Mutant("networks/parts.py", "a, x = self.root.square(), x.relu()", "a = self.root.square()", "test_networks.py"),
+    Mutant("networks/parts.py", "math.sqrt(gain / part", "math.sqrt(1 / part", "test_networks.py"),
+    Mutant("networks/parts.py", "stream.at(name).normal", "stream.normal", "test_networks.py"),
+    Mutant(
+        "networks/parts.py",
+        "isinstance(part, Block) and part.starts",
+        "isinstance(part, Block) and not part.starts",
+        "test_networks.py",
+    ),
+    Mutant("models/sustainability.py", "out.clone()", "out", "test_layers.py"),
+    Mutant("models/sustainability.py", "handle.remove()", "pass", "test_layers.py"),
+    Mutant("models/sustainability.py", "values.mean() + dev", "values.mean() - dev", "test_layers.py"),
+    Mutant("diagnose/layers.py", "error[:n].double()", "error.double()", "test_layers.py"),
+    Mutant("models/saliency.py", "with seeded(number):", "if True:", "test_saliency.py"),
+    Mutant("auditing.py", "run.complete and (asked.saliency is None or run.saliency())", "run.complete", "test_saliency.py"),
+    Mutant("auditing.py", '((shown["x"][rows], shown["label"][rows])', '((shown["x"][rows], reached)', "test_saliency.py"),
+    Mutant("networks/vision.py", "* self.each**-0.5", "", "test_networks.py"),
     Mutant("geometry/linf.py", "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)", "x", "test_geometry.py"),
 ]
 

@@ -21,7 +21,21 @@ from mohs import auditing, demo
 from mohs.data import load_digits
 from mohs.store import Run
 
-COMMANDS = ["audit", "attack", "curve", "probe", "universal", "serve", "attacks", "resume", "runs", "report", "compare", "demo"]
+COMMANDS = [
+    "audit",
+    "attack",
+    "curve",
+    "probe",
+    "universal",
+    "layers",
+    "serve",
+    "attacks",
+    "resume",
+    "runs",
+    "report",
+    "compare",
+    "demo",
+]
 QUICK = ["--data", "digits", "--threat", "linf:0.05", "--profile", "quick", "--limit", "16"]
 
 
@@ -122,7 +136,7 @@ def test_examples_of_the_help_name_options_that_exist(mohs_: Mohs):
         text = mohs_(name, "--help").out
         example = text[text.index("Example:") :]
         known = set(re.findall(r"--[a-z-]+", text[: text.index("Example:")]))
-        own = {"--steps"} if name == "attack" else set()
+        own = {"--steps"} if name in ("attack", "layers") else set()
         assert set(re.findall(r"--[a-z-]+", example)) <= known | own, name
 
 

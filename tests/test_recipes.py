@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mohs.errors import RequestError
+from mohs.errors import ModelError, RequestError
 from mohs.hardening import harden
 from mohs.threat import parse_threat
 from mohs.train import find, parse
@@ -23,6 +23,7 @@ from mohs.train.mart import MART, boosted
 from mohs.train.multi import MSD, Average, Worst
 from mohs.train.noise import Gaussian
 from mohs.train.pgd import PGDTraining
+from mohs.train.smooth import Smooth
 from mohs.train.trades import TRADES
 from tests.test_train import THREAT, batch, data, network, plain, same, task, weights
 
@@ -179,3 +180,37 @@ def test_rslad_pulls_both_answers_to_the_teacher() -> None:
     assert kl(t, z2) > kl(t, z)
     own = replace(step, aids={"teacher": module})
     assert RSLAD(steps=0, noise=0.0).loss(own).detach().abs() < 1e-6
+
+
+def test_every_relu_becomes_smooth_and_the_rest_stays() -> None:
+    def made() -> nn.Module:
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 2)
+        )
+
+    changed = Smooth(activation="silu").architecture(made())
+    assert [type(part) for part in changed.modules() if not isinstance(part, nn.Sequential)] == [
+        nn.Flatten,
+        nn.Linear,
+        nn.SiLU,
+        nn.Linear,
+        nn.SiLU,
+        nn.Linear,
+    ]
+    assert Smooth().around(PGDTraining()) == PGDTraining()
+    with pytest.raises(ModelError, match=r"no nn\.ReLU"):
+        Smooth().architecture(plain())
+    with pytest.raises(RequestError, match="only a softplus"):
+        Smooth(anneal=20.0).architecture(made())
+
+
+def test_annealing_sharpens_and_its_beta_goes_with_the_best_weights(tmp_path: Path) -> None:
+    smooth = Smooth(activation="softplus:2", anneal=32.0)
+    module = smooth.architecture(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)))
+    assert float(module[2].beta) == 2
+    for progress, beta in ((0.0, 2.0), (0.5, 8.0), (1.0, 32.0)):
+        smooth.around(PGDTraining(steps=0)).loss(replace(batch(module), progress=progress))
+        assert float(module[2].beta) == pytest.approx(beta)
+    trained = task(smooth.around(PGDTraining(steps=1)), module)
+    found = fit(trained, tmp_path)
+    assert float(found.best["2.beta"]) == pytest.approx(2 * 16 ** ((found.best_epoch + 1) * 4 / 16 - 1 / 16), rel=1e-3)

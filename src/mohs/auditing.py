@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ from mohs.models.cpu import threads
 from mohs.models.ensemble import surrogate
 from mohs.models.http import HttpModel, load_endpoint
 from mohs.models.perception import Perception, load_lpips
+from mohs.models.saliency import Method, check_saliency, saliency
 from mohs.store import Run
 from mohs.store.answers import NAME as ANSWERS
 from mohs.store.verdict import Verdict, verdict_of
@@ -73,6 +75,7 @@ class Request(BaseModel):
     surrogates: list[str] = []
     perceptual_model: str | None = None
     autoencoder: str | None = None
+    saliency: Method | None = None
     require: list[str] = []
     confident: list[str] = []
     describe: str | None = None
@@ -182,9 +185,9 @@ def resume(
 ) -> Result:
     """Go on with a run. model, data, threats, surrogates: only where the run was made from objects, not from names."""
     run = Run.open(folder)
-    if run.complete:
-        return Result(run)
     asked = Request.model_validate({**run.spec["request"]["given"], **run.spec["request"]["defaulted"]})
+    if run.complete and (asked.saliency is None or run.saliency()):
+        return Result(run)
     options = asked.model_dump(exclude={"model", "data", "threats", "surrogates"})
     options |= {"threats": threats or asked.threats, "surrogates": surrogates or asked.surrogates}
     job = make_job(model or asked.model, data or asked.data, answers=run.folder / ANSWERS, **options)
@@ -220,6 +223,9 @@ def make_job(
     check_grid(subject, parsed)
     findings = check_contract(subject, examples.x, examples.y)
     check_aids(request, parsed.values())
+    if request.saliency is not None:
+        check_saliency(subject, request.saliency)
+        check_pictured(examples)
     bound = {text: facing(threat, subject, examples.x, request) for text, threat in parsed.items()}
     for threat in bound.values():
         threat.check(examples.x)
@@ -388,6 +394,36 @@ def carry_out(run: Run, job: Job, watch: Watcher | None) -> None:
         for progress in steps:
             if watch:
                 watch(progress)
+        if job.request.saliency is not None:
+            keep_saliency(run, model, job.request.saliency)
+
+
+def keep_saliency(run: Run, model: Model, method: Method) -> None:
+    """Write what the answers to the examples that the report pictures hang on, before and after."""
+    from mohs.report.pictures import choose
+
+    hits = [(number, hit) for number, hits in enumerate(choose(run, verdict_of(run).threats)) for hit in hits]
+    if not hits:
+        shape = (0, *run.spec["data"]["shape"])
+        clean = adversarial = np.zeros(shape, np.float32)
+    else:
+        shown, rows = run.gallery(), [hit.row for _, hit in hits]
+        after, reached = np.stack([hit.adversarial for _, hit in hits]), np.array([hit.label for _, hit in hits])
+        clean, adversarial = (
+            saliency(model, torch.from_numpy(x), torch.from_numpy(label), method).numpy()
+            for x, label in ((shown["x"][rows], shown["label"][rows]), (after, reached))
+        )
+    threat, ids = np.array([number for number, _ in hits], np.int64), np.array([hit.id for _, hit in hits], np.int64)
+    run.keep_saliency({"threat": threat, "ids": ids, "clean": clean, "adversarial": adversarial}, method)
+
+
+def check_pictured(examples: Examples) -> None:
+    """RequestError where the report tells examples by their features."""
+    from mohs.report.pictures import is_image
+
+    if not is_image(examples.x[0].numpy()):
+        shape = list(examples.x.shape[1:])
+        raise RequestError(f"saliency is drawn beside pictures, and examples {shape} are no images: leave --saliency out")
 
 
 def environment() -> dict[str, Any]:

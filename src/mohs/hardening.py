@@ -126,7 +126,7 @@ def make_job(
     against = _threat(threat, recipe, request)
     examples = data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=training.seed)
     classes = _classes(examples)
-    network = network_of(model, examples.x[:2], classes, training.seed, request.trust_pickle)
+    network = network_of(model, examples.x, classes, training.seed, request.trust_pickle)
     whole = recipe
     for modifier in modifiers:
         network, whole = modifier.architecture(network), modifier.around(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -20,26 +21,29 @@ app = typer.Typer(
 )
 
 
-def _register() -> None:
-    from mohs.cli import (
-        attack,
-        attacks,
-        audit,
-        compare,
-        curve,
-        demo,
-        probe,
-        recipes,
-        report,
-        resume,
-        runs,
-        serve,
-        train,
-        universal,
-    )
+# in the order of `mohs --help`; a module of this package each
+COMMANDS = (
+    "audit",
+    "attack",
+    "curve",
+    "probe",
+    "universal",
+    "layers",
+    "train",
+    "serve",
+    "attacks",
+    "recipes",
+    "resume",
+    "runs",
+    "report",
+    "compare",
+    "demo",
+)
 
-    for module in (audit, attack, curve, probe, universal, train, serve, attacks, recipes, resume, runs, report, compare, demo):
-        name = module.__name__.rpartition(".")[2]
+
+def _register() -> None:
+    for name in COMMANDS:
+        module = import_module(f"mohs.cli.{name}")
         extra = getattr(module, "EXTRA", None)
         app.command(name, help=module.HELP, epilog=module.EXAMPLE, context_settings=extra)(_exiting(module.command))
 

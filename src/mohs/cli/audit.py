@@ -41,6 +41,13 @@ def command(
     perceptual_model: options.PerceptualModel = None,
     autoencoder: options.Autoencoder = None,
     time: Annotated[str | None, typer.Option(help="The best verdict in so long: 90s, 10m, 2h.", show_default=False)] = None,
+    saliency: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw in the report what answers hang on, clean and attacked: `gradient`, or `integrated-gradients` by Captum.",
+            show_default=False,
+        ),
+    ] = None,
     require: Annotated[
         list[str] | None, typer.Option(help="`linf:8/255 >= 0.45`, on the estimate with undecided as broken.")
     ] = None,
@@ -79,6 +86,7 @@ def command(
         "perceptual_model": perceptual_model,
         "autoencoder": autoencoder,
         "time": options.seconds_of(time),
+        "saliency": saliency,
         "require": lines,
         "confident": sure,
     }

@@ -33,7 +33,10 @@ errors = Console(stderr=True)
 def command(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="`package.module:factory`, `demo`, or a .pt2 file to fine-tune.", show_default=False)
+        str,
+        typer.Argument(
+            help="`resnet20` and the like, `package.module:factory`, or a .pt2 file to fine-tune.", show_default=False
+        ),
     ],
     data: options.Data,
     recipe: Annotated[str, typer.Option(help="A name from `mohs recipes`, or several: `trades+awp`.")] = "pgd",

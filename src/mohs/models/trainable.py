@@ -13,16 +13,18 @@ from mohs.models.base import Model
 from mohs.models.factory import call_factory
 from mohs.models.load import load_model
 from mohs.models.torch_model import TorchModel
+from mohs.networks import build, is_network, statistics
 
 
 def network_of(source: str | nn.Module, x: Tensor, classes: int, seed: int, trust_pickle: bool = False) -> nn.Module:
     """The network that `source` names, its first weights drawn under `seed` where it draws any; a module is copied.
 
-    x: a few examples [n, *input]. A factory may give it in either mode. Raises ModelError where there is none to be had.
+    x: the examples [n, *input], whose statistics a network of mohs's own begins with. A factory may give it in either mode.
+    Raises ModelError where there is none to be had.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = copy.deepcopy(source) if isinstance(source, nn.Module) else _named(source, x, classes, trust_pickle)
+        found = copy.deepcopy(source) if isinstance(source, nn.Module) else _named(source, x, classes, seed, trust_pickle)
     if isinstance(found, TorchModel):
         if found.batch is not None:
             raise ModelError(f"{source} was exported for batches of {found.batch}; export it with a dynamic batch to train it")
@@ -32,7 +34,10 @@ def network_of(source: str | nn.Module, x: Tensor, classes: int, seed: int, trus
     return found.requires_grad_(True)
 
 
-def _named(source: str, x: Tensor, classes: int, trust_pickle: bool) -> nn.Module | Model:
+def _named(source: str, x: Tensor, classes: int, seed: int, trust_pickle: bool) -> nn.Module | Model:
+    if is_network(source):
+        mean, std = statistics(x)
+        return build(source, shape=x.shape[1:], classes=classes, mean=mean, std=std, seed=seed)
     if ":" in source and not Path(source).suffix and not source.startswith("demo"):
         return call_factory(source)
     return load_model(source, x=x, trust_pickle=trust_pickle)

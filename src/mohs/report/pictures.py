@@ -19,6 +19,7 @@ LEAST_SIDE = 256  # pixels; a picture of its own is drawn about so large at leas
 EACH, ALL = 9, 24  # most pictures of a threat, and of the page
 CHANGES = 8  # features named of an example that is no image
 NICE = (1, 2, 3, 5)
+HOTTEST = 0.99  # of a saliency map: what is above this share of its pixels is white
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class Picture:
     adversarial: str = ""
     shrunk: str = ""
     changes: tuple[Change, ...] = ()
+    saliency: Saliency | None = None
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """What the answer before and after hangs on (data URIs), and the cosine of the two."""
+
+    method: str
+    clean: str
+    adversarial: str
+    cosine: float
 
 
 @dataclass(frozen=True)
@@ -49,39 +61,52 @@ class Change:
     width: float
 
 
-def gallery(run: Run, threats: list[ThreatVerdict]) -> list[list[Picture]]:
-    """For each threat the least successes found of a few examples, every true class in turn."""
-    clean = run.gallery()
-    if not clean:
-        return [[] for _ in threats]
-    at = {int(i): row for row, i in enumerate(clean["ids"])}
-    found = _least(run, set(at), threats)
-    low, high = run.spec["data"]["bounds"]
-    each = min(EACH, max(2, ALL // max(1, len(threats))))
-    pictures = []
-    for number in range(len(threats)):
-        mine = {i: success for (t, i), success in found.items() if t == number}
-        chosen = _in_turn({i: int(clean["y"][at[i]]) for i in mine}, each)
-        pictures.append([_picture(i, at[i], clean, mine[i], low, high) for i in chosen])
-    return pictures
-
-
 @dataclass(frozen=True)
-class _Success:
+class Success:
+    """A stored one. row: of the clean inputs kept for the report. label: reached."""
+
+    id: int
+    row: int
     adversarial: np.ndarray
     distance: float
     label: int
 
 
-def _least(run: Run, ids: set[int], threats: list[ThreatVerdict]) -> dict[tuple[int, int], _Success]:
-    """(threat, id) -> the nearest stored success within the threat's budget."""
-    found: dict[tuple[int, int], _Success] = {}
-    for unit in run.examples(ids):
+def gallery(run: Run, threats: list[ThreatVerdict]) -> list[list[Picture]]:
+    """For each threat the pictures of its chosen successes."""
+    clean, kept = run.gallery(), run.saliency()
+    low, high = run.spec["data"]["bounds"]
+    maps = {} if kept is None else _maps(*kept)
+    return [
+        [replace(_picture(hit, clean, low, high), saliency=maps.get((number, hit.id))) for hit in hits]
+        for number, hits in enumerate(choose(run, threats))
+    ]
+
+
+def choose(run: Run, threats: list[ThreatVerdict]) -> list[list[Success]]:
+    """For each threat the least successes found of a few examples, every true class in turn."""
+    clean = run.gallery()
+    if not clean:
+        return [[] for _ in threats]
+    at = {int(i): row for row, i in enumerate(clean["ids"])}
+    found = _least(run, at, threats)
+    each = min(EACH, max(2, ALL // max(1, len(threats))))
+    chosen = []
+    for number in range(len(threats)):
+        mine = {i: success for (t, i), success in found.items() if t == number}
+        chosen.append([mine[i] for i in _in_turn({i: int(clean["y"][at[i]]) for i in mine}, each)])
+    return chosen
+
+
+def _least(run: Run, at: dict[int, int], threats: list[ThreatVerdict]) -> dict[tuple[int, int], Success]:
+    """(threat, id) -> the nearest stored success within the threat's budget. at: the row of each id among the clean inputs."""
+    found: dict[tuple[int, int], Success] = {}
+    for unit in run.examples(at):
         for row, i in enumerate(unit["ids"].tolist()):
             number, distance = int(unit["threat"][row]), float(unit["distance"][row])
             budget = threats[number].epsilon * (1 + 1e-6) + threats[number].rounding
             if distance <= budget and ((number, i) not in found or distance < found[number, i].distance):
-                found[number, i] = _Success(unit["adversarial"][row], distance, int(unit["label"][row]))
+                found[number, i] = Success(i, at[i], unit["adversarial"][row], distance, int(unit["label"][row]))
     return found
 
 
@@ -95,12 +120,12 @@ def _in_turn(classes: dict[int, int], most: int) -> list[int]:
     return sorted(classes, key=lambda i: (turn[i], classes[i], i))[:most]
 
 
-def _picture(i: int, row: int, clean: dict[str, np.ndarray], hit: _Success, low: float, high: float) -> Picture:
-    x = clean["x"][row].astype(np.float64)
+def _picture(hit: Success, clean: dict[str, np.ndarray], low: float, high: float) -> Picture:
+    x = clean["x"][hit.row].astype(np.float64)
     after = hit.adversarial.astype(np.float64)
     delta = after - x
     image = _pixels(x)
-    plain = Picture(i, int(clean["y"][row]), int(clean["label"][row]), hit.label, hit.distance)
+    plain = Picture(hit.id, int(clean["y"][hit.row]), int(clean["label"][hit.row]), hit.label, hit.distance)
     if image is None:
         return replace(plain, changes=_changes(x, after, low, high))
     span = (high - low) or 1.0
@@ -117,6 +142,29 @@ def _picture(i: int, row: int, clean: dict[str, np.ndarray], hit: _Success, low:
         adversarial=_uri((moved - low) / span),
         shrunk=f"{width} × {height}" if max(height, width) > SIDE else "",
     )
+
+
+def _maps(method: str, kept: dict[str, np.ndarray]) -> dict[tuple[int, int], Saliency]:
+    """(threat, id) -> its maps: over the channels the largest, as Simonyan et al. draw them."""
+    found = {}
+    for row, address in enumerate(zip(kept["threat"].tolist(), kept["ids"].tolist(), strict=True)):
+        one, two = (kept[name][row].astype(np.float64) for name in ("clean", "adversarial"))
+        lengths = float(np.linalg.norm(one) * np.linalg.norm(two))
+        cosine = float((one * two).sum()) / lengths if lengths else math.nan
+        found[address] = Saliency(method, _heat(one), _heat(two), cosine)
+    return found
+
+
+def _heat(x: np.ndarray) -> str:
+    pixels = _pixels(x)
+    assert pixels is not None
+    pixels = pixels if pixels.ndim == 2 else pixels.max(-1)
+    return _uri(pixels / max(float(np.quantile(pixels, HOTTEST)), 1e-300))
+
+
+def is_image(x: np.ndarray) -> bool:
+    """Whether an example is drawn, rather than told by its features."""
+    return _pixels(x) is not None
 
 
 def _pixels(x: np.ndarray) -> np.ndarray | None:

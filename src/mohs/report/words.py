@@ -38,6 +38,11 @@ COLUMNS = {
     "seconds": "share of the unit's time",
 }
 
+SALIENCY = {
+    "gradient": "the gradient of that class's score (Simonyan, Vedaldi, Zisserman, 2014)",
+    "integrated-gradients": "integrated gradients of that class's score (Sundararajan, Taly, Yan, 2017), with Captum",
+}
+
 
 def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1%}"

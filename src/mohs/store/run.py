@@ -145,6 +145,18 @@ class Run:
         """Keep a few clean inputs for the report: ids, x, y, label (the clean prediction)."""
         write_durably(self.folder / "examples" / "gallery.safetensors", _bytes(arrays))
 
+    def keep_saliency(self, arrays: dict[str, np.ndarray], method: str) -> None:
+        """Keep what the report's pictures hang on: threat (its place in the plan), ids, clean and adversarial maps."""
+        write_durably(self.folder / "examples" / "saliency.safetensors", _bytes(arrays, {"method": method}))
+
+    def saliency(self) -> tuple[str, dict[str, np.ndarray]] | None:
+        """The method and the maps, where they were asked for."""
+        path = self.folder / "examples" / "saliency.safetensors"
+        if not path.exists():
+            return None
+        with safe_open(path, "numpy") as file:
+            return file.metadata()["method"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
     def event(self, kind: str, **facts: object) -> None:
         """Append to the run's log."""
         line = json.dumps({"at": round(time.time(), 3), "event": kind, **facts}, ensure_ascii=False)
@@ -174,9 +186,9 @@ class Run:
         return Run(folder, self.spec)
 
 
-def _bytes(arrays: dict[str, np.ndarray]) -> bytes:
+def _bytes(arrays: dict[str, np.ndarray], about: dict[str, str] | None = None) -> bytes:
     """safetensors writes an array's memory as it lies: it must lie in order."""
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, about)
 
 
 def _some(path: Path, ids: Collection[int]) -> dict[str, np.ndarray]:

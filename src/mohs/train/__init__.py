@@ -24,6 +24,7 @@ RECIPES = {
 }
 MODIFIERS = {
     "awp": "mohs.train.awp:AWP",
+    "smooth": "mohs.train.smooth:Smooth",
 }
 
 

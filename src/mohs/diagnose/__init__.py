@@ -1,0 +1,1 @@
+"""Why a model breaks: analyses over audits and attacks."""

@@ -1,0 +1,65 @@
+"""The layers that an attack moves, in a terminal and as a page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mohs.errors import RequestError
+from mohs.report import words
+
+TEMPLATES = Path(__file__).parent / "templates"
+BAR = 24  # characters of the longest
+
+
+def table(facts: dict[str, Any]) -> RenderableType:
+    """A row a layer, in the order of the computation. facts: as `Sustainability.facts` gives them."""
+    longest = max((layer["error"] for layer in facts["layers"]), default=0) or 1.0
+    shown = Table(box=None, pad_edge=False, header_style="bold", caption=escape(_stamp(facts)), caption_justify="left")
+    shown.add_column("layer", overflow="fold")
+    shown.add_column("features", justify="right")
+    shown.add_column("relative error", justify="right")
+    shown.add_column("of random changes", justify="right")
+    shown.add_column("")
+    for layer in facts["layers"]:
+        style = "bold red" if layer["vulnerable"] else None
+        bar = "█" * max(1, round(BAR * layer["error"] / longest))
+        cells = [layer["name"], words.count(layer["features"]), f"{layer['error']:.4f}", f"{layer['random']:.4f}", bar]
+        shown.add_row(*map(escape, cells), style=style)
+    return Group(shown, Text(f"most vulnerable: {', '.join(facts['most_vulnerable'])}"))
+
+
+def write_page(facts: dict[str, Any], path: str | Path) -> Path:
+    """The same as one HTML file with bars; RequestError where it cannot be written."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(render(facts), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RequestError(f"cannot write the page {path}: {error.strerror}") from error
+    return path
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The page; whatever comes from the model's names is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    longest = max((max(layer["error"], layer["random"]) for layer in facts["layers"]), default=0) or 1.0
+    attack = words.stage_options([facts["attack"]])[0]
+    return jinja.get_template("layers.html.j2").render(facts=facts, longest=longest, words=words, attack=attack)
+
+
+def _stamp(facts: dict[str, Any]) -> str:
+    broken = words.percent(facts["broken"] / facts["n"])
+    return f"{facts['attack']['attack']} at {facts['threat']}, n = {facts['n']} classified rightly, of which {broken} broken"
