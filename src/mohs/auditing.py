@@ -21,6 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from mohs import attacks
 from mohs.data import Examples, load_data
 from mohs.engine.curves import CURVE
 from mohs.engine.execute import Progress, execute
@@ -28,7 +29,7 @@ from mohs.engine.executors import most_processes
 from mohs.engine.plan import Plan, make_plan
 from mohs.engine.probes import NAME as PROBE
 from mohs.engine.probes import probing
-from mohs.engine.profiles import Profile, find_profile
+from mohs.engine.profiles import Profile, find_profile, joined
 from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
@@ -60,6 +61,7 @@ class Request(BaseModel):
     data: str
     threats: list[str]
     profile: str = "standard"
+    attacks: list[str] = []
     goal: str = "untargeted"
     limit: int | None = None
     seed: int = 0
@@ -362,7 +364,8 @@ def command(request: Request) -> str:
         words += ["--threat", threat]
     for other in request.surrogates:
         words += ["--surrogate", other]
-    for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", "require", "confident"}):
+    lists = {"attacks": "attack", "require": "require", "confident": "confident"}
+    for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", *lists}):
         value = getattr(request, name)
         if (name, value) == ("profile", PROBE):
             continue
@@ -371,9 +374,9 @@ def command(request: Request) -> str:
             words += [flag] if value else []
         elif value is not None:
             words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    for name in ("require", "confident"):
+    for name, flag in lists.items():
         for line in getattr(request, name):
-            words += [f"--{name}", line]
+            words += [f"--{flag}", line]
     return shlex.join(words)
 
 
@@ -461,9 +464,14 @@ def _named(threat: str | Threat, transfers: bool) -> tuple[str, Threat]:
 
 
 def _profile(request: Request) -> Profile:
+    if request.attacks and (request.surrogates or request.profile in (PROBE, CURVE.name)):
+        what = "an attack on surrogates" if request.surrogates else f"the profile {request.profile}"
+        raise RequestError(f"{what} is one battery, fixed: attacks of your own go beside the profiles of `mohs audit`")
     if request.profile == PROBE:
         return probing(request.queries or QUERIES)
     profile = CURVE if request.profile == CURVE.name else find_profile(request.profile)
+    if request.attacks:
+        return joined(profile, [attacks.parse(text) for text in request.attacks])
     return transferred(profile) if request.surrogates else profile
 
 

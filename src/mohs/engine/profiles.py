@@ -6,11 +6,12 @@ of the robustness curve.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from mohs.attacks import name_of
 from mohs.attacks.base import Attack
 from mohs.attacks.blackbox.parsimonious import Parsimonious
 from mohs.attacks.blackbox.simba import SimBADCT
@@ -179,6 +180,21 @@ def scores(threat: Threat, model: Model) -> list[Step]:
     if threat.name not in made:
         raise RequestError(f"no attack by scores alone moves in {threat}; use quick or deep, which take gradients")
     return [*made[threat.name], Step("curve", (Bisection(),), kind="measure")]
+
+
+def joined(profile: Profile, chosen: Sequence[Attack]) -> Profile:
+    """A profile with attacks of the caller's, that decide on what its own left standing."""
+    names = [name_of(attack) for attack in chosen]
+
+    def compose(threat: Threat, model: Model) -> list[Step]:
+        own = profile.compose(threat, model)
+        more = [
+            Step(name, (attack,), note="asked for beside the profile's own") for name, attack in zip(names, chosen, strict=True)
+        ]
+        measures = [step for step in own if step.kind == "measure"]
+        return [*(step for step in own if step.kind != "measure"), *more, *measures]
+
+    return replace(profile, name="+".join([profile.name, *names]), compose=compose)
 
 
 def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, crafted: bool = False) -> list[Step]:
