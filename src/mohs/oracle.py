@@ -322,6 +322,9 @@ class Oracle:
         due = distance < ledger.distance[ids[hits]]
         if not self.roams:
             due &= self.threat.contains(points, origins)
+        if self.threat.knowledge == Knowledge.LABEL:
+            where = (due & (margin[hits] > 0)).nonzero()[:, 0]
+            ledger.follow(ids[hits[where]], distance[where])
         if self._patient and bool(due.any()):
             due = self._due(due, ids[hits], points, distance, margin[hits] > self.guide.slack, once=once)
         where = due.nonzero()[:, 0]
