@@ -1,8 +1,8 @@
 """`mohs probe` in trouble: python -m benchmarks.probing kills | faults
 
 kills: ten probes, each killed (SIGKILL) after a random number of queries, resumed, killed again and resumed; one more whose total
-budget ends amid the work. faults: a server that fails a fifth of its requests, hangs on some,
-answers 429 in bursts and malformed bodies. The endpoint is a small linear model in a process of its own, which writes down every body it gets.
+budget ends amid the work. faults: a server that fails a fifth of its requests, hangs on some, answers 429 in bursts and malformed
+bodies. The endpoint is a small linear model in a process of its own, which writes down every body it gets.
 """
 
 from __future__ import annotations
