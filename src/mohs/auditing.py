@@ -29,7 +29,7 @@ from mohs.engine.executors import most_processes
 from mohs.engine.plan import Plan, make_plan
 from mohs.engine.probes import NAME as PROBE
 from mohs.engine.probes import probing
-from mohs.engine.profiles import Profile, find_profile, joined
+from mohs.engine.profiles import PROFILES, Profile, find_profile, joined, sighted
 from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
@@ -225,6 +225,10 @@ def make_job(
     bound = {text: facing(threat, subject, examples.x, request) for text, threat in parsed.items()}
     for threat in bound.values():
         threat.check(examples.x)
+    if not surrogates and profile.name in PROFILES:
+        profile = sighted(profile, list(bound.values()), subject)
+    if request.attacks:
+        profile = joined(profile, [attacks.parse(text) for text in request.attacks])
     goals = _goals(parse_goal(request.goal), subject)
     processes = 1 if request.compile else most_processes(subject, torch.get_num_threads(), request.rows)
     with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
@@ -470,8 +474,6 @@ def _profile(request: Request) -> Profile:
     if request.profile == PROBE:
         return probing(request.queries or QUERIES)
     profile = CURVE if request.profile == CURVE.name else find_profile(request.profile)
-    if request.attacks:
-        return joined(profile, [attacks.parse(text) for text in request.attacks])
     return transferred(profile) if request.surrogates else profile
 
 

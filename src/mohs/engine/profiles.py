@@ -130,7 +130,6 @@ def quick(threat: Threat, model: Model) -> list[Step]:
     return [
         Step("apgd-ce", (APGD(steps=10, loss=cross_entropy, multi_epsilon=l1),)),
         Step("apgd-t", (APGDTargeted(steps=20, targets=3, loss=targeted, multi_epsilon=l1),), note=note),
-        *([] if threat.knowledge >= Knowledge.GRADIENT and model.gives >= Knowledge.GRADIENT else [_square(threat, 500)]),
         _curve(threat, 4),
     ]
 
@@ -180,6 +179,28 @@ def scores(threat: Threat, model: Model) -> list[Step]:
     if threat.name not in made:
         raise RequestError(f"no attack by scores alone moves in {threat}; use quick or deep, which take gradients")
     return [*made[threat.name], Step("curve", (Bisection(),), kind="measure")]
+
+
+def sighted(profile: Profile, threats: Sequence[Threat], model: Model) -> Profile:
+    """`scores` in place of a profile of gradients, under every threat where the adversary sees scores alone."""
+
+    def blind(threat: Threat) -> bool:
+        return min(threat.knowledge, model.gives) == Knowledge.SCORES
+
+    if profile.name == "scores" or not any(map(blind, threats)):
+        return profile
+    instead = PROFILES["scores"]
+    note = f"no gradient is to be had: the profile `scores` in place of `{profile.name}`"
+
+    def compose(threat: Threat, model: Model) -> list[Step]:
+        if not blind(threat):
+            return profile.compose(threat, model)
+        first, *others = instead.compose(threat, model)
+        return [replace(first, note=note), *others]
+
+    if all(map(blind, threats)):
+        return replace(instead, words=f"{instead.words}; asked for as `{profile.name}`", compose=compose)
+    return replace(profile, name=f"{profile.name}/scores", compose=compose)
 
 
 def joined(profile: Profile, chosen: Sequence[Attack]) -> Profile:
