@@ -176,7 +176,7 @@ def faulty(seed: int) -> tuple[Fault, Counter[str]]:
 
 def faults(folder: Path) -> dict[str, Any]:
     """By scores and by labels; with eight attempts a request, and with one."""
-    data, found = examples(24), {}
+    data, found = examples(12), {}
     for what, answer in (("scores", serve_scores), ("labels", serve_labels)):
         for attempts in (8, 1):
             told = DESCRIPTION.replace("timeout = 30", "timeout = 0.3").replace("attempts = 8", f"attempts = {attempts}")

@@ -366,11 +366,12 @@ class TestQuestions:
     def test_company_does_not_matter_and_generators_are_put_back(self) -> None:
         x, y = labelled(network(), 6)
         attack, threat = attacks.make({"attack": "foolbox:NoiseAttack"}), "linf:0.2+knowledge:scores"
-        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
         prepared = prepare(TorchModel(network(), classes=10), x)
         together = attack(prepared, x, y, threat=threat)
         seen = [s for s in SEEN if isinstance(s, Tensor)]
         SEEN.clear()
+        torch.rand(1), np.random.rand(), random.random()  # the caller's draws are none of its business
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
         again = attack(prepared, x, y, threat=threat)
         assert all(torch.equal(a, b) for a, b in zip(seen, (s for s in SEEN if isinstance(s, Tensor)), strict=True))
         assert torch.equal(together.adversarial, again.adversarial)
