@@ -169,6 +169,21 @@ def kills() -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else {"failed": done.stderr[-500:]}
 
 
+def probe_kills() -> dict[str, Any]:
+    """kill -9 at 20 random moments of `mohs probe`, twice a run, then resume: what is sent again, told, and decided."""
+    return call(sys.executable, "probing", "kills")
+
+
+def faulty_server() -> dict[str, Any]:
+    """`mohs probe` of a server that fails a fifth of its requests: every example decided, or undecided with its reason."""
+    return call(sys.executable, "probing", "faults")
+
+
+def clients() -> dict[str, Any]:
+    """200 clients of `mohs serve` at once, for a minute: errors, and the memory held."""
+    return call(sys.executable, "clients", "mnist_cnn_a_adv", 200, 60)
+
+
 def carlini() -> dict[str, Any]:
     """C&W of five search steps and 200 steps each."""
     return _without_budget("cw", "cifar_cnn_a_adv", ["foolbox", "adv-lib", "torchattacks", "cleverhans"])
@@ -346,6 +361,9 @@ BENCHES = {
         pgd40,
         memory,
         kills,
+        probe_kills,
+        faulty_server,
+        clients,
         carlini,
         deepfool,
         square,

@@ -14,7 +14,7 @@ from mohs.aim import Aim
 from mohs.attacks import PGD
 from mohs.attacks.base import Attack
 from mohs.errors import Refused
-from mohs.ledger import Status
+from mohs.ledger import MARKS, Status
 from mohs.losses import cross_entropy, logit_difference
 from mohs.models import Batched, Guide, Judge, Model, Prepared, TorchModel, prepare
 from mohs.models import prepared as prepared_module
@@ -298,6 +298,27 @@ def test_a_budget_closes_rows_as_undecided_with_exact_counts():
     assert all("budget of 5 queries" in reason for reason in out.reason)
     assert out.forwards.tolist() == out.queries.tolist() == [5, 5, 5]
     assert sum(model.calls) == 15
+
+
+def test_the_first_reason_of_a_row_stands():
+    oracle = begin(pair(Step(0.9)))
+    oracle.ledger.close(torch.tensor([1]), "undecided: no answer")
+    oracle.ledger.close(torch.tensor([0, 1]), "undecided: too late")
+    assert oracle.outcome().reason == ["too late", "no answer", ""]
+
+
+def test_hits_by_labels_leave_a_trail():
+    """The nearest within so many queries, of all candidates of a row."""
+    threat = Linf(math.inf, knowledge=Knowledge.LABEL)
+    oracle = begin(pair(Step(0.5)), threat=threat, stop=False)
+    for k, p in enumerate((0.9, 0.45, 0.8, 0.85)):
+        oracle.reached(torch.full((6, 1), p), rows=torch.tensor([0, 0, 0, 1, 1, 1]))
+        oracle.reached(torch.full((3, 1), p - 0.1 * (k == 2)), rows=torch.tensor([0, 0, 0]))
+    trail = oracle.outcome().trail
+    assert MARKS[:3] == (10, 20, 50)
+    assert trail[0, :3].tolist() == pytest.approx([0.5, 0.3, 0.3], abs=1e-6)
+    assert trail[1, :2].tolist() == pytest.approx([0.4, 0.4], abs=1e-6)
+    assert trail[2].isinf().all()
 
 
 def test_a_budget_is_shared_by_the_candidates_of_a_row():

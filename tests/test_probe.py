@@ -30,7 +30,9 @@ from mohs.models import Model
 from mohs.models.http import make_endpoint
 from mohs.oracle import Oracle
 from mohs.probing import against, probe
+from mohs.report import write_report
 from mohs.report.queries import as_json
+from mohs.report.words import number
 from mohs.store import Run
 from mohs.store.answers import NAME, read_tally
 from mohs.threat import Knowledge, Threat, parse_threat
@@ -290,6 +292,30 @@ class TestKnowledge:
         told = as_json(result.verdict)
         assert told is not None
         assert told["threats"][0]["queries"]
+
+    def test_the_nearest_is_told_against_queries(self, described: Path, tmp_path: Path) -> None:
+        """By labels and without a budget of distance, as far as the queries go."""
+        described.write_text(described.read_text().replace('scores = "$.scores"', 'labels = "$.labels"'))
+        x, y = examples(6)
+        with running(Stub(serve_labels)) as stub:
+            result = probe(stub.url, (x, y), describe=described, threats=["l2:inf"], queries=300, out=tmp_path / "run")
+        told = as_json(result.verdict)
+        assert told is not None
+        (threat,) = told["threats"]
+        assert threat["attack"] == "hop-skip-jump"
+        nearest = threat["nearest"]
+        assert list(nearest) == ["10", "20", "50", "100", "200", "300"]
+        known = [d for d in nearest.values() if d is not None]
+        assert known == sorted(known, reverse=True)
+        assert known[-1] < 0.8 * known[0]
+        distances = result.verdict.threats[0].distance
+        attacked = np.sort(distances[result.verdict.threats[0].by != "clean"])
+        assert known[-1] == pytest.approx(float(np.median(attacked)))
+        page = write_report(result.run, tmp_path / "page.html").read_text()
+        assert "Distance against queries" in page
+        assert page.count("<polyline") == 2
+        assert f"<td>{number(known[-1])}</td>" in page
+        assert "the median is" in page
 
     @pytest.mark.usefixtures("coin")
     def test_scores_that_the_threat_withholds_are_not_used(self, described: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import mohs
 from mohs.attacks import APGD, FABT, AnnealFlip, APGDTargeted, NoisyCopies, SpatialGrid, Square
 from mohs.attacks.gradient.apgd import towards
 from mohs.auditing import make_job
-from mohs.engine.profiles import PROFILES, Step, find_profile, outline
+from mohs.engine.profiles import PROFILES, Step, find_profile, outline, sighted
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Guide, Judge, Model, Prepared, TorchModel
@@ -127,11 +127,37 @@ def test_quick_is_short():
     steps = composed("quick", "linf")
     assert [step.name for step in steps] == ["apgd-ce", "apgd-t", "curve"]
     assert sum(attack.passes(10)[1] for step in decisions(steps) for attack in step.attacks) < 100
-    blind = Linf(8 / 255, knowledge=Knowledge.SCORES)
-    assert [step.name for step in composed("quick", blind)] == ["apgd-ce", "apgd-t", "square", "curve"]
+
+
+@pytest.mark.parametrize("profile", ["quick", "standard", "deep"])
+def test_where_scores_are_all_there_is_no_stage_of_gradients(profile: str):
+    seen, blind = Linf(8 / 255), Linf(8 / 255, knowledge=Knowledge.SCORES)
+    wanted = [step.name for step in composed("scores", "linf")]
+    instead = sighted(find_profile(profile), [blind], model())
+    steps = instead.compose(blind, model())
+    assert [step.name for step in steps] == wanted
+    assert (instead.name, instead.version) == ("scores", find_profile("scores").version)
+    assert steps[0].note == f"no gradient is to be had: the profile `scores` in place of `{profile}`"
+
     other = model()
     other.gives = Knowledge.SCORES  # an ONNX file
-    assert "square" in [step.name for step in composed("quick", "linf", other)]
+    assert sighted(find_profile(profile), [seen], other).name == "scores"
+    assert sighted(find_profile(profile), [seen], model()) is find_profile(profile)
+    both = sighted(find_profile(profile), [seen, blind], model())
+    assert both.name == f"{profile}/scores"
+    assert [step.name for step in both.compose(seen, model())] == [step.name for step in composed(profile, "linf")]
+    assert [step.name for step in both.compose(blind, model())] == wanted
+    labels = Linf(8 / 255, knowledge=Knowledge.LABEL)
+    assert sighted(find_profile(profile), [labels], model()) is find_profile(profile)
+
+
+def test_an_audit_by_scores_says_what_it_is():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 10)).eval()
+    x = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    plan = make_job(module, (x, module(x).argmax(1)), threats=["linf:0.1+knowledge:scores"], profile="quick").plan
+    assert plan.profile["name"] == "scores"
+    assert "asked for as `quick`" in plan.profile["words"]
+    assert [stage.inapplicable for stage in plan.threats[0].stages] == [None] * 3
 
 
 def test_scores_asks_for_no_gradient():

@@ -460,6 +460,18 @@ def test_a_narrow_terminal_drops_no_column(verdict: Verdict) -> None:
         assert cell in captured.get()
 
 
+def test_nor_does_it_cut_a_unit_where_a_name_is_long(tmp_path: Path) -> None:
+    plan = threat("perceptual:0.5", stages=[stage("ppgd")])
+    rows = [row(i, -1, "survived") for i in range(16)]
+    rows += [row(i, 0, "broken" if i < 5 else "undecided" if i < 7 else "survived", seconds=7.0) for i in range(16)]
+    rows = [{**one, "forwards": 1234567, "backwards": 1234567} for one in rows]
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(summary(verdict_of(make_run(tmp_path / "run", spec(16, [plan]), rows))))
+    for cell in ("perceptual:0.5", "56.2% to 68.8%", "39,506,144", "2 min"):
+        assert cell in captured.get()
+
+
 def test_the_terminal_takes_markup_for_text(tmp_path: Path) -> None:
     plan = threat("[bold]linf[/bold]:[/]", stages=[stage("a"), stage("b")])
     run = make_run(

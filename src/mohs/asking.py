@@ -33,7 +33,8 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """want: a loss, or the classes [n, K] of a jacobian. transform: a change of the input on its way to the model."""
+    """want: a loss, the classes [n, K] of a jacobian, or nothing, which of gradients asks for logits with their graph.
+    transform: a change of the input on its way to the model."""
 
     model: Batched
     level: Knowledge
@@ -43,9 +44,14 @@ class Question(NamedTuple):
     @property
     def backwards(self) -> int:
         """Backward passes a candidate."""
-        if self.level < Knowledge.GRADIENT:
+        if self.level < Knowledge.GRADIENT or self.traced:
             return 0
         return self.want.shape[1] if isinstance(self.want, Tensor) else 1
+
+    @property
+    def traced(self) -> bool:
+        """Whether the gradient is left to whoever asks."""
+        return self.level == Knowledge.GRADIENT and self.want is None
 
     def about(self, candidates: Tensor | slice) -> Question:
         """The question about these candidates alone."""
@@ -94,11 +100,13 @@ def _once(question: Question, threat: Threat, goal: Goal, c: Candidates, draw: S
             logits = forward(c.point)
             loss = NOTHING if want is None or isinstance(want, Tensor) else want(logits, c.aim)
         return Answer(goal.margin(logits, c.aim), logits, loss)
-    point = c.point.detach().requires_grad_()
+    point = c.point if question.traced else c.point.detach().requires_grad_()
     with torch.enable_grad():
         logits = forward(point)
         if not logits.requires_grad:
             raise Refused(f"the model {model.model.name} gives no gradient: its output does not depend on the input")
+        if question.traced:
+            return Answer(goal.margin(logits.detach(), c.aim), logits)
         if isinstance(want, Tensor):
             columns = [torch.autograd.grad(z.sum(), point, retain_graph=True)[0] for z in logits.gather(1, want).unbind(1)]
             loss, gradient = NOTHING, torch.stack(columns, 1)

@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from mohs import attacks
 from mohs.data import Examples, load_data
 from mohs.engine.curves import CURVE
 from mohs.engine.execute import Progress, execute
@@ -29,7 +30,7 @@ from mohs.engine.executors import most_processes
 from mohs.engine.plan import Plan, make_plan
 from mohs.engine.probes import NAME as PROBE
 from mohs.engine.probes import probing
-from mohs.engine.profiles import Profile, find_profile
+from mohs.engine.profiles import PROFILES, Profile, find_profile, joined, sighted
 from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
@@ -62,6 +63,7 @@ class Request(BaseModel):
     data: str
     threats: list[str]
     profile: str = "standard"
+    attacks: list[str] = []
     goal: str = "untargeted"
     limit: int | None = None
     seed: int = 0
@@ -229,6 +231,10 @@ def make_job(
     bound = {text: facing(threat, subject, examples.x, request) for text, threat in parsed.items()}
     for threat in bound.values():
         threat.check(examples.x)
+    if not surrogates and profile.name in PROFILES:
+        profile = sighted(profile, list(bound.values()), subject)
+    if request.attacks:
+        profile = joined(profile, [attacks.parse(text) for text in request.attacks])
     goals = _goals(parse_goal(request.goal), subject)
     processes = 1 if request.compile else most_processes(subject, torch.get_num_threads(), request.rows)
     with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
@@ -368,7 +374,8 @@ def command(request: Request) -> str:
         words += ["--threat", threat]
     for other in request.surrogates:
         words += ["--surrogate", other]
-    for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", "require", "confident"}):
+    lists = {"attacks": "attack", "require": "require", "confident": "confident"}
+    for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", *lists}):
         value = getattr(request, name)
         if (name, value) == ("profile", PROBE):
             continue
@@ -377,9 +384,9 @@ def command(request: Request) -> str:
             words += [flag] if value else []
         elif value is not None:
             words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    for name in ("require", "confident"):
+    for name, flag in lists.items():
         for line in getattr(request, name):
-            words += [f"--{name}", line]
+            words += [f"--{flag}", line]
     return shlex.join(words)
 
 
@@ -497,6 +504,9 @@ def _named(threat: str | Threat, transfers: bool) -> tuple[str, Threat]:
 
 
 def _profile(request: Request) -> Profile:
+    if request.attacks and (request.surrogates or request.profile in (PROBE, CURVE.name)):
+        what = "an attack on surrogates" if request.surrogates else f"the profile {request.profile}"
+        raise RequestError(f"{what} is one battery, fixed: attacks of your own go beside the profiles of `mohs audit`")
     if request.profile == PROBE:
         return probing(request.queries or QUERIES)
     profile = CURVE if request.profile == CURVE.name else find_profile(request.profile)

@@ -12,6 +12,8 @@ from torch import Tensor
 from mohs.models.prepared import Verdict
 from mohs.threat import Threat
 
+MARKS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)  # queries at which the nearest hit is noted
+
 
 class Status(StrEnum):
     """The first three are evidence; the others are not, and never count as robustness."""
@@ -30,7 +32,8 @@ class Outcome:
 
     status, reason: text. point: the nearest success, else the closest failure, in the threat's space; adversarial: the
     input there. distance: of the success, in the threat's units, inf where there is none. margin: of the goal, at the
-    point. label: the judge's answer there, -1 where it was not asked. hits of trials: the confirmation of a random model.
+    point. trail [rows, marks]: the distance of the nearest hit that labels told within so many queries, see MARKS; inf without
+    one. label: the judge's answer there, -1 where it was not asked. hits of trials: the confirmation of a random model.
     queries: forward passes, of guide and judge; queries_to_success: -1 where there is none.
     """
 
@@ -48,6 +51,7 @@ class Outcome:
     forwards: Tensor
     backwards: Tensor
     seconds: Tensor
+    trail: Tensor
 
     def __len__(self) -> int:
         return len(self.status)
@@ -94,6 +98,7 @@ class Ledger:
     backwards: Tensor = field(init=False)
     judged: Tensor = field(init=False)  # the judge's forward passes
     first: Tensor = field(init=False)  # queries when the first success came
+    trail: Tensor = field(init=False)  # nearest hit by labels within MARKS queries
     held: Held | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +114,7 @@ class Ledger:
         self.label, self.first = full(-1, torch.int64), full(-1, torch.int64)
         self.hits, self.trials, self.forwards, self.backwards, self.judged = (full(0, torch.int64) for _ in range(5))
         self.closest = self.point.clone()
+        self.trail = torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64, device=device)
 
     @property
     def queries(self) -> Tensor:
@@ -154,6 +160,12 @@ class Ledger:
         self.margin[ids], self.label[ids] = verdict.margin[good], verdict.label[good]
         self.hits[ids], self.trials[ids] = verdict.hits[good], verdict.trials[good]
 
+    def follow(self, ids: Tensor, distance: Tensor) -> None:
+        """Note how near hits are, with the queries spent by now; an id may stand several times."""
+        late = torch.tensor(MARKS, device=ids.device) >= self.queries[ids][:, None]
+        reached = torch.where(late, distance[:, None], torch.inf)
+        self.trail.scatter_reduce_(0, ids[:, None].expand_as(reached), reached, "amin")
+
     def hold(self, ids: Tensor, points: Tensor, distance: Tensor, *, sure: Tensor) -> Tensor:
         """[n] bool: which hits wait, or are farther than one that waits; no id has two sure ones.
 
@@ -169,12 +181,12 @@ class Ledger:
         return waits | ~nearer
 
     def close(self, ids: Tensor, reason: str) -> None:
-        """Close rows without a verdict."""
+        """Close rows without a verdict; the first reason of a row stands."""
         self.closed[ids] = True
         if self.held is not None:
             self.held.distance[ids] = torch.inf
         for i in ids.tolist():
-            self.failure[i] = reason
+            self.failure[i] = self.failure[i] or reason
 
     def outcome(self, applies: Tensor, threat: Threat, x0: Tensor, seconds: float) -> Outcome:
         """The rows as evidence. applies [n] bool: those that the goal exists for; seconds: shared out by passes."""
@@ -198,6 +210,7 @@ class Ledger:
             forwards=self.forwards.cpu(),
             backwards=self.backwards.cpu(),
             seconds=(shares * seconds).cpu(),
+            trail=self.trail.cpu(),
         )
 
 

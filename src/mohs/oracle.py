@@ -154,6 +154,10 @@ class Oracle:
         """Gradients of the logits of `classes` [n, K], at one forward and K backward passes."""
         return self._ask(p, rows, Question(self.guide, Knowledge.GRADIENT, classes))
 
+    def traced(self, p: Tensor, rows: Tensor | None = None) -> Answer:
+        """Margin, and logits that are differentiable in p: a pass backward through them is counted when it is made."""
+        return self._ask(p, rows, Question(self.guide, Knowledge.GRADIENT))
+
     def scores(self, p: Tensor, loss: Loss | None = None, rows: Tensor | None = None) -> Answer:
         """Margin, logits and loss."""
         return self._ask(p, rows, Question(self.guide, Knowledge.SCORES, loss))
@@ -161,6 +165,10 @@ class Oracle:
     def reached(self, p: Tensor, rows: Tensor | None = None) -> Tensor:
         """[n] bool: whether the judge's label at each point reaches the goal."""
         return self._ask(p, rows, Question(self.judge, Knowledge.LABEL)).margin > 0
+
+    def labels(self, p: Tensor, rows: Tensor | None = None) -> Tensor:
+        """[n] int64: the judge's label at each point."""
+        return self._ask(p, rows, Question(self.judge, Knowledge.LABEL)).logits.argmax(1)
 
     # what runs an attack
 
@@ -231,16 +239,19 @@ class Oracle:
             index = self._afford(torch.arange(len(p), device=p.device) if index is None else index, rows)
         if len(p if index is None else index) == 0:
             return question.blank(p, self.judge.model.classes)
-        q, r, asked = p.detach(), rows, question
+        q, r, asked = p if question.traced else p.detach(), rows, question
         if index is not None:
             q, r, asked = q.index_select(0, index), index if rows is None else rows[index], question.about(index)
+        ids = self.ids if r is None else self.ids[r]
+        if question.traced:
+            q = q.view_as(q)  # a node of its own, so that no other question's passes are counted here
+            q.register_hook(lambda _: self.ledger.count(ids, 0, 1))
         size = question.model.rows
         if len(q) <= size:
             answer = self._answer(q, r, asked)
         else:
             spans = [slice(start, start + size) for start in range(0, len(q), size)]
             answer = cat([self._answer(q[span], span if r is None else r[span], asked.about(span)) for span in spans])
-        ids = self.ids if r is None else self.ids[r]
         if question.level == Knowledge.TRANSFER or question.model is self.judge:
             self.ledger.judged.index_add_(0, ids, torch.ones_like(ids))
         else:
@@ -248,7 +259,7 @@ class Oracle:
         self._inspect(q, r, answer, question)
         seen = self.threat.knowledge > Knowledge.TRANSFER or question.level == Knowledge.TRANSFER
         if self.judged and seen and question.transform is None:
-            self._note(q, r, ids, answer.margin, once=rows is None)
+            self._note(q.detach(), r, ids, answer.margin, once=rows is None)
         return answer if index is None else scatter(answer, index, len(p))
 
     def _grant(self, question: Question) -> None:
@@ -311,6 +322,9 @@ class Oracle:
         due = distance < ledger.distance[ids[hits]]
         if not self.roams:
             due &= self.threat.contains(points, origins)
+        if self.threat.knowledge == Knowledge.LABEL:
+            where = (due & (margin[hits] > 0)).nonzero()[:, 0]
+            ledger.follow(ids[hits[where]], distance[where])
         if self._patient and bool(due.any()):
             due = self._due(due, ids[hits], points, distance, margin[hits] > self.guide.slack, once=once)
         where = due.nonzero()[:, 0]

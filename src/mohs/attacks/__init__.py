@@ -1,15 +1,17 @@
 """Attacks, by name. The table is lazy: a name costs an import only when it is used.
 
 A new attack is one file and one line here. Packages add theirs through the entry-point group `mohs.attacks`, as
-`name = "package.module:Class"`.
+`name = "package.module:Class"`. Those of Foolbox, ART and torchattacks are `foolbox:Class`, `art:Class`, `torchattacks:Class`.
 """
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
+from mohs.attacks import interop
 from mohs.errors import RequestError, UnknownName
 
 if TYPE_CHECKING:
@@ -158,6 +160,8 @@ def table() -> dict[str, str]:
 
 def find(name: str) -> type[Attack]:
     """The class of an attack by its name; UnknownName gives the nearest ones."""
+    if interop.is_foreign(name):
+        return interop.find(name)
     if name not in table():
         raise UnknownName("attack", name, table())
     return _load(table()[name])
@@ -166,6 +170,8 @@ def find(name: str) -> type[Attack]:
 def name_of(attack: Attack | type[Attack]) -> str:
     """The name of an attack's class in the table."""
     kind = attack if isinstance(attack, type) else type(attack)
+    if (title := getattr(kind, "title", None)) is not None:
+        return str(title)
     path = f"{kind.__module__}:{kind.__qualname__}"
     for name, known in table().items():
         if known == path:
@@ -177,6 +183,15 @@ def make(spec: dict[str, object]) -> Attack:
     """An attack from {"attack": name, option: value, ...}."""
     options = {key: value for key, value in spec.items() if key != "attack"}
     return find(str(spec["attack"])).from_spec(options)
+
+
+def parse(text: str) -> Attack:
+    """An attack from a line: its name, and options as `steps=100`, apart by spaces."""
+    name, *words = shlex.split(text) or [""]
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(options) < len(words):
+        raise RequestError(f"the attack {text!r} should read NAME option=value ..., such as 'pgd steps=100'")
+    return make({"attack": name, **{key.replace("-", "_"): value for key, value in options.items()}})
 
 
 def _load(path: str) -> type[Attack]:
@@ -266,5 +281,6 @@ __all__ = [
     "find",
     "make",
     "name_of",
+    "parse",
     "table",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,7 +25,9 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def command(
     context: typer.Context,
-    attack: Annotated[str, typer.Argument(help="A name from `mohs attacks`.", show_default=False)],
+    attack: Annotated[
+        str, typer.Argument(help="A name from `mohs attacks`, or `foolbox:Class`, `art:Class`.", show_default=False)
+    ],
     model: options.Model,
     data: options.Data,
     threat: Annotated[
@@ -83,7 +86,7 @@ def command(
     standing = sum(status == "survived" for status in outcome.status)
     applicable = sum(status != "inapplicable" for status in outcome.status)
     score = Score(standing, applicable - standing - int(broken.sum()), applicable)
-    facts = {
+    facts: dict[str, Any] = {
         "attack": attack,
         "threat": text,
         "goal": str(aim),
@@ -95,6 +98,8 @@ def command(
         else None,
         "forwards": int(outcome.forwards.sum()),
         "backwards": int(outcome.backwards.sum()),
+        "queries": int(outcome.queries.sum()),
+        "reasons": dict(Counter(f"{s}: {r}" for s, r in zip(outcome.status, outcome.reason, strict=True) if r)),
         "seconds": round(float(outcome.seconds.sum()), 3),
         "out": str(out) if out else None,
     }
@@ -102,7 +107,10 @@ def command(
         typer.echo(json_module.dumps(facts, indent=1))
     else:
         Console().print(f"{attack} at {text}: {facts['broken']} of {applicable} broken, accuracy left {score}", highlight=False)
-        typer.echo(f"{facts['forwards']} forward and {facts['backwards']} backward passes, {facts['seconds']} s")
+        passes = f"{facts['forwards']} forward and {facts['backwards']} backward passes"
+        typer.echo(f"{passes}, {facts['queries']} queries with the judge's, {facts['seconds']} s")
+        for reason, cases in facts["reasons"].items():
+            typer.echo(f"{cases} {reason}")
     return 0
 
 

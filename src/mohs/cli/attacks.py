@@ -25,7 +25,9 @@ Rows = list[dict[str, Any]]
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="One attack.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One attack; `foolbox:Class`, `art:Class`, `torchattacks:Class` too.", show_default=False)
+    ] = None,
     profiles: Annotated[bool, typer.Option("--profiles", help="List the profiles and what they are made of.")] = False,
     goals: Annotated[bool, typer.Option("--goals", help="List which attack serves which goal, and why not.")] = False,
     json: options.Json = False,
@@ -72,7 +74,7 @@ def _facts(name: str) -> dict[str, Any]:
         "needs": str(kind.knowledge),
         "sets": " ".join(kind.sets),
         "looks for": "the nearest success" if kind.minimal else "a success in budget",
-        "passes (10 classes)": f"{forwards} forward, {backwards} backward",
+        "passes (10 classes)": f"{forwards} forward, {backwards} backward" if forwards + backwards else "not known beforehand",
     }
 
 

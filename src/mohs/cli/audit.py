@@ -21,6 +21,13 @@ def command(
     data: options.Data,
     threat: options.Threats,
     profile: Annotated[str, typer.Option(help="`quick`, `standard`, `deep`, `scores`: `mohs attacks --profiles`.")] = "standard",
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One more, after the profile's own: `pgd steps=500`, `foolbox:HopSkipJumpAttack`. As often as wanted.",
+            show_default=False,
+        ),
+    ] = None,
     goal: options.Goal = "untargeted",
     knowledge: options.Knowledge = None,
     surrogate: Annotated[
@@ -73,6 +80,7 @@ def command(
         parse_requirement(line, texts)
     chosen: dict[str, Any] = {
         "profile": profile,
+        "attacks": attack or [],
         "goal": goal,
         "limit": limit,
         "seed": seed,

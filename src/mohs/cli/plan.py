@@ -24,7 +24,8 @@ def show_plan(job: Job, as_json: bool) -> None:
         return
     table = Table("threat", "stage", "forward passes", "backward passes", "at most", box=None, header_style="bold")
     for stage in cost.stages:
-        table.add_row(stage.threat, stage.stage, f"{stage.forwards:,}", f"{stage.backwards:,}", f"{stage.seconds:.0f} s")
+        known = [f"{stage.forwards:,}", f"{stage.backwards:,}", f"{stage.seconds:.0f} s"]
+        table.add_row(stage.threat, stage.stage, *(known if stage.forwards else ["not known beforehand", "", ""]))
     for threat in plan.threats:
         for skipped in threat.stages:
             if skipped.inapplicable:

@@ -3,6 +3,7 @@ queries an example."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
 from mohs import attacks
@@ -75,4 +76,5 @@ def spender(name: str) -> str | None:
 
 
 def _serves(kind: type[Attack], threat: Threat, known: Knowledge) -> bool:
-    return Knowledge.TRANSFER < kind.knowledge <= known and threat.name in kind.sets
+    wanted = kind.minimal or threat.epsilon < math.inf
+    return wanted and Knowledge.TRANSFER < kind.knowledge <= known and threat.name in kind.sets

@@ -6,11 +6,12 @@ of the robustness curve.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from mohs.attacks import name_of
 from mohs.attacks.base import Attack
 from mohs.attacks.blackbox.parsimonious import Parsimonious
 from mohs.attacks.blackbox.simba import SimBADCT
@@ -129,7 +130,6 @@ def quick(threat: Threat, model: Model) -> list[Step]:
     return [
         Step("apgd-ce", (APGD(steps=10, loss=cross_entropy, multi_epsilon=l1),)),
         Step("apgd-t", (APGDTargeted(steps=20, targets=3, loss=targeted, multi_epsilon=l1),), note=note),
-        *([] if threat.knowledge >= Knowledge.GRADIENT and model.gives >= Knowledge.GRADIENT else [_square(threat, 500)]),
         _curve(threat, 4),
     ]
 
@@ -179,6 +179,43 @@ def scores(threat: Threat, model: Model) -> list[Step]:
     if threat.name not in made:
         raise RequestError(f"no attack by scores alone moves in {threat}; use quick or deep, which take gradients")
     return [*made[threat.name], Step("curve", (Bisection(),), kind="measure")]
+
+
+def sighted(profile: Profile, threats: Sequence[Threat], model: Model) -> Profile:
+    """`scores` in place of a profile of gradients, under every threat where the adversary sees scores alone."""
+
+    def blind(threat: Threat) -> bool:
+        return min(threat.knowledge, model.gives) == Knowledge.SCORES
+
+    if profile.name == "scores" or not any(map(blind, threats)):
+        return profile
+    instead = PROFILES["scores"]
+    note = f"no gradient is to be had: the profile `scores` in place of `{profile.name}`"
+
+    def compose(threat: Threat, model: Model) -> list[Step]:
+        if not blind(threat):
+            return profile.compose(threat, model)
+        first, *others = instead.compose(threat, model)
+        return [replace(first, note=note), *others]
+
+    if all(map(blind, threats)):
+        return replace(instead, words=f"{instead.words}; asked for as `{profile.name}`", compose=compose)
+    return replace(profile, name=f"{profile.name}/scores", compose=compose)
+
+
+def joined(profile: Profile, chosen: Sequence[Attack]) -> Profile:
+    """A profile with attacks of the caller's, that decide on what its own left standing."""
+    names = [name_of(attack) for attack in chosen]
+
+    def compose(threat: Threat, model: Model) -> list[Step]:
+        own = profile.compose(threat, model)
+        more = [
+            Step(name, (attack,), note="asked for beside the profile's own") for name, attack in zip(names, chosen, strict=True)
+        ]
+        measures = [step for step in own if step.kind == "measure"]
+        return [*(step for step in own if step.kind != "measure"), *more, *measures]
+
+    return replace(profile, name="+".join([profile.name, *names]), compose=compose)
 
 
 def _transformed(threat: Threat, points: int, pgd: PGD, grid: SpatialGrid, crafted: bool = False) -> list[Step]:

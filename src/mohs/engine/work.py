@@ -16,12 +16,12 @@ from torch import Tensor
 from mohs import attacks
 from mohs.data import Examples
 from mohs.engine.plan import Plan, StagePlan
-from mohs.ledger import Outcome, Status
+from mohs.ledger import MARKS, Outcome, Status
 from mohs.models import Prepared
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.store import SCHEMA, Unit
-from mohs.threat import Goal, Threat, parse_goal
+from mohs.threat import Goal, Knowledge, Threat, parse_goal
 
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
@@ -99,6 +99,7 @@ class Worker:
             forwards=verdict.trials.cpu() + 1,
             backwards=torch.zeros(n, dtype=torch.int64),
             seconds=torch.full((n,), (time.perf_counter() - started) / n, dtype=torch.float64),
+            trail=torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64),
         )
         return _table(outcome, task.unit, "clean", ids, y, aim.target), {}
 
@@ -106,6 +107,7 @@ class Worker:
         unit, (x, y, ids) = task.unit, self._rows(task.positions)
         measure = stage.kind == "measure"
         threat = self.threats[unit.threat]
+        nearest = measure or (self.plan.queries is not None and threat.epsilon == torch.inf)
         oracle = Oracle.begin(
             self.prepared,
             threat.minimal() if measure else threat,
@@ -115,7 +117,7 @@ class Worker:
             ids=ids,
             seed=self.plan.seed,
             stage=f"{self.plan.threats[unit.threat].text}/{self.plan.goals[unit.goal]}/{unit.stage}/{stage.name}",
-            stop=not measure,
+            stop=not nearest,
             draws=self.plan.draws,
             budget=self.plan.queries,
             keep_closest=False,
@@ -134,6 +136,9 @@ class Worker:
             "distance": outcome.distance[hit],
             "label": outcome.label[hit],
         }
+        if self.plan.queries is not None and nearest and threat.knowledge == Knowledge.LABEL:
+            stored["trail"] = outcome.trail[hit]
+            stored["trail_at"] = torch.tensor(MARKS).expand(int(hit.sum()), -1)  # queries
         examples = {name: np.ascontiguousarray(value.numpy()) for name, value in stored.items()} if hit.any() else {}
         return _table(outcome, unit, stage.name, ids, y, oracle.aim.target), examples
 

@@ -88,7 +88,10 @@ def _probe(verdict: Verdict) -> dict[str, Any] | None:
     if spent is None:
         return None
     most = verdict.run.spec["plan"].get("queries") or 0
-    drawn = [(effort, queries.drawing(effort, most or max(effort.queries, default=1))) for effort in queries.efforts(verdict)]
+    drawn = [
+        (effort, queries.drawing(effort, most or max(effort.queries, default=1)), queries.falling(effort))
+        for effort in queries.efforts(verdict)
+    ]
     return {"account": spent, "efforts": drawn}
 
 

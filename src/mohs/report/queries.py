@@ -19,7 +19,9 @@ AT = (100, 500, 1000, 5000)
 @dataclass(frozen=True)
 class Effort:
     """One threat. queries: of each success, ascending; of `attacked` cases, those that were right before and heard. median: the
-    queries within which half of them fell, None where fewer did. within: the share that fell at most so soon."""
+    queries within which half of them fell, None where fewer did. within: the share that fell at most so soon. nearest: by labels
+    and without a budget of distance, the median over all of them of the distance found within so many queries, inf where fewer
+    than half fell; else empty."""
 
     text: str
     attack: str
@@ -28,6 +30,7 @@ class Effort:
     queries: list[int]
     median: int | None
     within: dict[int, float]
+    nearest: dict[int, float]
 
     def steps(self, most: int) -> list[tuple[float, float]]:
         """(queries, share broken) where the share rises, from 0 to `most`."""
@@ -85,9 +88,26 @@ def efforts(verdict: Verdict) -> list[Effort]:
                 queries=queries,
                 median=queries[middle - 1] if 0 < middle <= len(queries) else None,
                 within={at: sum(q <= at for q in queries) / attacked if attacked else math.nan for at in marks},
+                nearest=_nearest(verdict, i, attacked, budget),
             )
         )
     return found
+
+
+def _nearest(verdict: Verdict, threat: int, attacked: int, budget: int) -> dict[int, float]:
+    """From what was stored of the successes; those that never fell are infinitely far."""
+    found: dict[int, list[float]] = {}
+    for stored in verdict.run.examples():
+        if "trail" in stored:
+            of = stored["threat"] == threat
+            for at, column in zip(stored["trail_at"][:1].reshape(-1).tolist(), stored["trail"][of].T.tolist(), strict=True):
+                found.setdefault(at, []).extend(column)
+    late = min((at for at in found if at >= budget), default=budget)  # the first mark beyond it is what the budget brought
+    return {
+        min(at, budget): float(np.median(far + [math.inf] * (attacked - len(far))))
+        for at, far in sorted(found.items())
+        if at <= late
+    }
 
 
 def as_json(verdict: Verdict) -> dict[str, Any] | None:
@@ -95,7 +115,9 @@ def as_json(verdict: Verdict) -> dict[str, Any] | None:
     if spent is None:
         return None
     told = [
-        asdict(effort) | {"within": {str(k): number_or_none(v) for k, v in effort.within.items()}} for effort in efforts(verdict)
+        asdict(effort)
+        | {name: {str(k): number_or_none(v) for k, v in getattr(effort, name).items()} for name in ("within", "nearest")}
+        for effort in efforts(verdict)
     ]
     return {"account": asdict(spent), "threats": told}
 
@@ -113,6 +135,9 @@ def lines(verdict: Verdict) -> list[str]:
     for effort in efforts(verdict):
         within = ", ".join(f"{percent(share)} within {count(at)}" for at, share in effort.within.items() if math.isfinite(share))
         median = f"half within {count(effort.median)} queries" if effort.median is not None else "fewer than half fell"
+        if effort.nearest:
+            far = ", ".join(f"{number(d)} within {count(at)}" for at, d in effort.nearest.items() if math.isfinite(d))
+            median += f"; median distance {far}" if far else ""
         said.append(f"{effort.text}: {effort.attack} broke {len(effort.queries)} of {effort.attacked}; {within}; {median}")
     return [*said, sentence(spent)]
 
@@ -132,4 +157,24 @@ def drawing(effort: Effort, most: int) -> dict[str, Any]:
     most = max(most, 1)
     points = " ".join(f"{600 * q / most:.1f},{200 - 200 * share:.1f}" for q, share in effort.steps(most) if q <= most)
     ticks = np.unique(np.linspace(0, most, 6).round().astype(int)).tolist()
-    return {"points": points, "ticks": [{"at": f"{600 * tick / most:.1f}", "text": count(tick)} for tick in ticks]}
+    return {
+        "points": points,
+        "ticks": [{"at": f"{600 * tick / most:.1f}", "text": count(tick)} for tick in ticks],
+        "median": None if effort.median is None else f"{600 * effort.median / most:.1f}",
+    }
+
+
+def falling(effort: Effort) -> dict[str, Any] | None:
+    """The distance against queries, both in powers of ten, in a box of 600 x 200; None where there is nothing to draw."""
+    known = {at: distance for at, distance in effort.nearest.items() if 0 < distance < math.inf}
+    if len(known) < 2:
+        return None
+    x, y = np.log(list(known)), np.log(list(known.values()))
+    wide, high = x[-1] - x[0], max(y.max() - y.min(), 1e-9)
+    places = [(600 * (a - x[0]) / wide, 200 * (y.max() - b) / high) for a, b in zip(x, y, strict=True)]
+    return {
+        "points": " ".join(f"{a:.1f},{b:.1f}" for a, b in places),
+        "ticks": [{"at": f"{a:.1f}", "text": count(at)} for (a, _), at in zip(places, known, strict=True)],
+        "most": number(max(known.values())),
+        "least": number(min(known.values())),
+    }

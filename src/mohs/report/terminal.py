@@ -18,14 +18,15 @@ SHOWN = 3  # attacks named a threat
 def summary(verdict: Verdict) -> RenderableType:
     """The verdict first, then what `deep` spent where, then why examples are undecided; stamped with the profile."""
     stamp = f"profile {verdict.profile}, n = {verdict.clean.n}, 95% intervals"
-    table = Table(box=None, pad_edge=False, header_style="bold", caption=escape(stamp), caption_justify="left")
+    apart = (0, 1, 0, 0)  # one space between columns: two would cut the last one's unit in 80 columns
+    table = Table(box=None, pad_edge=False, padding=apart, header_style="bold", caption=escape(stamp), caption_justify="left")
     table.add_column("threat", overflow="fold", min_width=10)
     table.add_column("clean", justify="right")
     table.add_column("robust accuracy\n[95%]", justify="right", no_wrap=True)
     table.add_column("natural +\nboundary error", justify="right", min_width=12)
     table.add_column("broken by", overflow="fold")
     table.add_column("passes", justify="right")
-    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True, min_width=6)
     for threat in verdict.threats:
         table.add_row(*(escape(cell) for cell in _row(verdict, threat)))
     costs = [Text(spent(threat)) for threat in verdict.threats] if verdict.profile.startswith("deep") else []
