@@ -34,6 +34,7 @@ class Attack(Settings, ABC):
     knowledge: ClassVar[Knowledge] = Knowledge.GRADIENT  # the least it needs
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
     minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
+    aided: ClassVar[bool] = False  # starts on surrogates, which it must be given
     roams: ClassVar[bool] = False  # asks about points outside the set; a minimal attack always may
 
     @abstractmethod

@@ -28,6 +28,13 @@ def command(
     total: options.Total = None,
     spend: options.Spend = None,
     rate: options.Rate = None,
+    surrogate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model of your own, such as `mohs substitute` makes, to start on; all there is with `+knowledge:transfer`.",
+            show_default=False,
+        ),
+    ] = None,
     explore: Annotated[bool, typer.Option("--explore", help="No attack: what an adversary learns in --queries queries.")] = False,
     i_am_authorised: options.Authorised = False,
     goal: options.Goal = "untargeted",
@@ -75,7 +82,7 @@ def command(
     texts = against(load_endpoint(describe, url), threat or [])
     for line in (*(require or []), *(confident or [])):
         parse_requirement(line, texts)
-    work = job_of.make_job(url, data, threats=texts, **given)
+    work = job_of.make_job(url, data, threats=texts, surrogates=surrogate or [], **given)
     for finding in work.findings:
         errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
     for planned in work.plan.threats:
