@@ -27,6 +27,7 @@ COMMANDS = [
     "curve",
     "probe",
     "substitute",
+    "study",
     "universal",
     "serve",
     "attacks",
@@ -136,7 +137,7 @@ def test_examples_of_the_help_name_options_that_exist(mohs_: Mohs):
         text = mohs_(name, "--help").out
         example = text[text.index("Example:") :]
         known = set(re.findall(r"--[a-z-]+", text[: text.index("Example:")]))
-        own = {"--steps"} if name == "attack" else set()
+        own = {"attack": {"--steps"}, "study": {"--threat", "--queries"}}.get(name, set())
         assert set(re.findall(r"--[a-z-]+", example)) <= known | own, name
 
 

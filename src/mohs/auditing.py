@@ -155,9 +155,9 @@ def audit(
 
     model: a module in evaluation mode, a Model, or what `mohs audit` takes. data: (x [n, *input] in the bounds, y [n]),
     or what `--data` takes. surrogates: models of the adversary's own; given any, the threats' knowledge is `transfer`: one
-    attack on their mean, which `model` judges once an example; a probe goes on from there. out: the run folder; without it the run
-    lives as long as the result. watch: called after every unit. options: the fields of `Request`. Raises RequestError where the request is wrong,
-    before anything is written.
+    attack on their mean, which `model` judges once an example (a probe goes on from there). out: the run folder; without it
+    the run lives as long as the result. watch: called after every unit. options: the fields of `Request`. Raises RequestError
+    where the request is wrong, before anything is written.
     """
     job = make_job(model, data, threats=threats, surrogates=surrogates, **options)
     if out is not None:

@@ -63,6 +63,8 @@ class Attack(Settings, ABC):
             raise Refused(f"{name} needs {self.knowledge}, and the threat {threat} grants {threat.knowledge}")
         if threat.knowledge != Knowledge.TRANSFER and self.knowledge > model.gives:  # else the surrogate is asked
             raise Refused(f"{name} needs {self.knowledge}, and the model {model.name} gives {model.gives}")
+        if min(threat.knowledge, model.gives) == Knowledge.LABEL and not goal.by_label:
+            raise Refused(f"{name} sees labels alone, which do not show whether {goal} is reached")
         if not self.minimal and threat.epsilon == torch.inf:
             raise Refused(f"{name} spends a budget, and the threat {threat} has none; give it an epsilon")
 

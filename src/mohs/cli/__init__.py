@@ -21,9 +21,39 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from mohs.cli import attack, attacks, audit, compare, curve, demo, probe, report, resume, runs, serve, substitute, universal
+    from mohs.cli import (
+        attack,
+        attacks,
+        audit,
+        compare,
+        curve,
+        demo,
+        probe,
+        report,
+        resume,
+        runs,
+        serve,
+        study,
+        substitute,
+        universal,
+    )
 
-    for module in (audit, attack, curve, probe, substitute, universal, serve, attacks, resume, runs, report, compare, demo):
+    for module in (
+        audit,
+        attack,
+        curve,
+        probe,
+        substitute,
+        study,
+        universal,
+        serve,
+        attacks,
+        resume,
+        runs,
+        report,
+        compare,
+        demo,
+    ):
         name = module.__name__.rpartition(".")[2]
         extra = getattr(module, "EXTRA", None)
         app.command(name, help=module.HELP, epilog=module.EXAMPLE, context_settings=extra)(_exiting(module.command))
