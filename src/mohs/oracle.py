@@ -251,7 +251,8 @@ class Oracle:
         self._grant(question)
         live = self.open if rows is None else self.open[rows]
         index = None if bool(live.all()) else live.nonzero()[:, 0]  # of the candidates asked about; None: all
-        if self.budget is not None:
+        transfers = self.threat.knowledge == Knowledge.TRANSFER
+        if self.budget is not None and not (transfers and question.model is not self.judge):  # what is one's own costs nothing
             index = self._afford(torch.arange(len(p), device=p.device) if index is None else index, rows)
         if len(p if index is None else index) == 0:
             return question.blank(p, self.judge.model.classes)
@@ -399,7 +400,8 @@ class Oracle:
         ids = self.ids[rows]
         order = torch.arange(len(ids), device=ids.device)
         earlier = ((ids[None] == ids[:, None]) & (order[None] < order[:, None])).sum(1)
-        covered = self.ledger.queries[ids] + (earlier + 1) * cost <= self.budget
+        spent = self.ledger.judged if self.threat.knowledge == Knowledge.TRANSFER else self.ledger.queries
+        covered = spent[ids] + (earlier + 1) * cost <= self.budget
         if not covered.all():
             self.ledger.close(ids[~covered].unique(), f"undecided: the budget of {self.budget} queries is spent")
         return covered
