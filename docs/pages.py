@@ -98,7 +98,7 @@ def run(name: str) -> dict[str, Any]:
 def _examples(kind: type[Attack]) -> tuple[nn.Module | Prepared, Tensor, Tensor]:
     if kind.sets[0] in COLOURED:
         return photographs()
-    return demo.transfer_example(EXAMPLES) if family(kind) == "transfer" else demo.example(EXAMPLES)
+    return demo.transfer_example(EXAMPLES) if family(kind) == "transfer" or kind.aided else demo.example(EXAMPLES)
 
 
 def _attacked(name: str, kind: type[Attack], model: nn.Module | Prepared, x: Tensor, y: Tensor, threat: Threat) -> Outcome:
@@ -116,7 +116,7 @@ def _attacked(name: str, kind: type[Attack], model: nn.Module | Prepared, x: Ten
     if name == "replay":  # of a change made elsewhere
         options = {"point": mohs.universal("demo", "digits", threat=str(threat)).point}
     if isinstance(model, Prepared):
-        threat = parse_threat(f"{threat}+knowledge:transfer")
+        threat = parse_threat(f"{threat}+knowledge:{kind.knowledge if kind.aided else 'transfer'}")
     return kind(**options)(model, x, y, threat=threat)
 
 

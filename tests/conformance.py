@@ -6,6 +6,7 @@ linear model whose nearest adversarial points are known, and one cached run of e
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from mohs.attacks.base import Attack
 from mohs.ledger import Outcome
 from mohs.models import Guide, Judge, Prepared, TorchModel, prepare
 from mohs.models.autoencoder import Autoencoder, fit_autoencoder
+from mohs.models.ensemble import surrogate
 from mohs.oracle import Oracle
 from mohs.threat import Goal, ManifoldThreat, Threat, Untargeted, parse_goal, parse_threat
 
@@ -196,6 +198,8 @@ ROWS: dict[str, Row] = {
     ),
     "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
     "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
+    "hybrid": Row({"queries": 150, "steps": 10}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.5}, random=True),
+    "hybrid-label": Row({"queries": 300, "steps": 10}, (BUDGETS["linf"], "l2:0.4"), {"linf": 1.5, "l2": 1.5}, random=True),
     "hop-skip-jump": Row({"queries": 400, "probes": 30}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True),
     "qeba": Row(
         {"queries": 400, "probes": 30, "reduction": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True
@@ -291,7 +295,18 @@ def world() -> World:
     with torch.no_grad():
         y = module(x).argmax(1)
     y[-1] = (y[-1] + 1) % CLASSES
-    return World(module, prepare(TorchModel(module, classes=CLASSES), x, rows=16), x, y)
+    prepared = prepare(TorchModel(module, classes=CLASSES), x, rows=16)
+    return World(module, surrogate(prepared, [TorchModel(near(module), classes=CLASSES)], x), x, y)
+
+
+def near(module: nn.Module) -> nn.Module:
+    """A copy with other weights, by a few percent: the surrogate of attacks that start on one."""
+    other = copy.deepcopy(module)
+    draw = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1 * parameter.abs().mean() * torch.randn(parameter.shape, generator=draw))
+    return other
 
 
 @dataclass(frozen=True)
@@ -330,6 +345,7 @@ def linear() -> Linear:
         module[1].bias.copy_(bias)
     images = x.float().view(6, 1, 6, 6)
     prepared = prepare(TorchModel(module, classes=4), images, rows=16)
+    prepared = surrogate(prepared, [TorchModel(near(module), classes=4)], images)
     y = torch.zeros(6, dtype=torch.long)
     return Linear(World(module, prepared, images, y, torch.arange(6)), w, gap)
 
@@ -357,7 +373,7 @@ def counted() -> tuple[World, Counter]:
     counter = Counter(frozen_module())
     model = TorchModel(counter, classes=CLASSES)
     judge = Judge(model, 16, 1, exact=TorchModel(frozen_module().double(), classes=CLASSES))
-    return replace(world(), module=counter, prepared=Prepared(judge, Guide(model, 16, 1))), counter
+    return replace(world(), module=counter, prepared=Prepared(judge, Guide(model, 16, 1), world().prepared.surrogate)), counter
 
 
 # runs

@@ -120,4 +120,5 @@ def test_the_victim_of_a_transfer_is_not_its_guide() -> None:
     prepared, x, y = demo.transfer_example(10)
     assert isinstance(prepared, Prepared)
     assert torch.equal(prepared.judge.model.logits(x).argmax(1), y)
-    assert not torch.allclose(prepared.judge.model.logits(x), prepared.guide.model.logits(x), atol=1.0)
+    assert prepared.surrogate is not None
+    assert not torch.allclose(prepared.judge.model.logits(x), prepared.surrogate.model.logits(x), atol=1.0)

@@ -18,24 +18,10 @@ from safetensors.torch import load_file, save_file
 
 import mohs.cli
 from mohs import auditing, demo
+from mohs.cli import COMMANDS
 from mohs.data import load_digits
 from mohs.store import Run
 
-COMMANDS = [
-    "audit",
-    "attack",
-    "curve",
-    "probe",
-    "universal",
-    "layers",
-    "serve",
-    "attacks",
-    "resume",
-    "runs",
-    "report",
-    "compare",
-    "demo",
-]
 QUICK = ["--data", "digits", "--threat", "linf:0.05", "--profile", "quick", "--limit", "16"]
 
 
@@ -136,7 +122,7 @@ def test_examples_of_the_help_name_options_that_exist(mohs_: Mohs):
         text = mohs_(name, "--help").out
         example = text[text.index("Example:") :]
         known = set(re.findall(r"--[a-z-]+", text[: text.index("Example:")]))
-        own = {"--steps"} if name in ("attack", "layers") else set()
+        own = {"attack": {"--steps"}, "layers": {"--steps"}, "study": {"--threat", "--queries"}}.get(name, set())
         assert set(re.findall(r"--[a-z-]+", example)) <= known | own, name
 
 

@@ -218,7 +218,8 @@ def test_model_and_inputs_are_left_alone(name: str) -> None:
     for i, parameter in enumerate(module.parameters()):
         parameter.requires_grad_(i % 2 == 0)
     module[0].train()  # a flag to keep; a convolution does not heed it
-    w = replace(w, module=module, prepared=prepare(TorchModel(module, classes=6), w.x, rows=16), x=w.x.clone())
+    prepared = replace(prepare(TorchModel(module, classes=6), w.x, rows=16), surrogate=w.prepared.surrogate)
+    w = replace(w, module=module, prepared=prepared, x=w.x.clone())
     state = {key: value.clone() for key, value in module.state_dict().items()}
     x, y, generator = w.x.clone(), w.y.clone(), torch.random.get_rng_state()
     go(name, w, row(name).threats[0])

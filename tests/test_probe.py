@@ -67,6 +67,44 @@ def facts(run: Run) -> list[tuple[object, ...]]:
     return sorted(map(repr, zip(*(table[name].to_pylist() for name in table.column_names), strict=True)))  # type: ignore[return-value]
 
 
+def test_a_probe_goes_on_from_surrogates(described: Path, tmp_path: Path) -> None:
+    """Its candidates first, then queries; and the candidates alone where the threat lets nothing be asked."""
+    x, y = examples(12)
+    linear = torch.nn.Linear(16, 4)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weights()) + 0.2 * torch.linspace(-1, 1, 64).view(4, 16))
+        linear.bias.zero_()
+    own = torch.nn.Sequential(torch.nn.Flatten(), linear).eval()
+    options = {"describe": described, "threats": [THREAT], "queries": 120}
+    with running(Stub()) as stub:
+        aided = probe(stub.url, (x, y), surrogates=[own], out=tmp_path / "aided", **options)
+        alone = probe(stub.url, (x, y), out=tmp_path / "alone", **options)
+        options["threats"] = [f"{THREAT}+knowledge:transfer"]
+        carried = probe(stub.url, (x, y), surrogates=[own], out=tmp_path / "carried", **options)
+    (stage,) = aided.run.spec["plan"]["threats"][0]["stages"]
+    assert stage["name"] == "hybrid"
+    assert "surrogates to start on" in stage["note"]
+    first = [
+        {row["id"]: row["queries_to_success"] for row in run.run.records().to_pylist() if row["stage"] == 0}
+        for run in (aided, alone)
+    ]
+    both = [i for i in first[1] if first[0][i] >= 0 and first[1][i] >= 0]
+    assert len(both) >= 4, first
+    assert sum(first[0][i] for i in both) < 0.5 * sum(first[1][i] for i in both)
+    rows = [row for row in carried.run.records().to_pylist() if row["stage"] == 0]
+    assert len(rows) == 11
+    assert {row["queries"] - row["forwards"] for row in rows} == {1}  # what is asked again comes from the cache
+    with pytest.raises(RequestError, match="linf and l2"):
+        probing(100, aided=True).compose(parse_threat("l1:1+knowledge:scores"), _Ten())
+
+
+class _Ten(Model):
+    classes = 10
+
+    def logits(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
 class TestVerdict:
     def test_what_a_user_types(self, mohs_: Mohs, described: Path, data: str) -> None:
         with running(Stub()) as stub:

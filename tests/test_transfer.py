@@ -261,7 +261,8 @@ def test_a_transferred_attack_asks_the_victim_once_an_example(name: str) -> None
     alone = prepare(victim, w.x, rows=16, accelerate=False)
     alone = replace(alone, judge=replace(alone.judge, quantum=1))
     prepared = surrogate(alone, [TorchModel(near, classes=6), *members(1)], w.x)
-    assert isinstance(prepared.guide.model, Ensemble)
+    assert prepared.surrogate is not None
+    assert isinstance(prepared.surrogate.model, Ensemble)
     assert prepared.judge.model is victim
     threat = Linf(0.02, knowledge=Knowledge.TRANSFER)
     attack = find(name)()
@@ -278,7 +279,8 @@ def test_a_transferred_attack_asks_the_victim_once_an_example(name: str) -> None
 def test_a_surrogate_that_gives_no_gradient_is_refused() -> None:
     w = world()
     prepared = surrogate(w.prepared, members(1), w.x)
-    prepared.guide.model.gives = Knowledge.SCORES
+    assert prepared.surrogate is not None
+    prepared.surrogate.model.gives = Knowledge.SCORES
     with pytest.raises(Refused, match="gives scores"):
         PGD()(prepared, w.x, w.y, threat=Linf(0.06, knowledge=Knowledge.TRANSFER))
 
@@ -299,7 +301,8 @@ def test_lgv_collects_models_on_the_way() -> None:
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
     prepared = surrogate(w.prepared, [TorchModel(made, classes=6) for made in collected], w.x)
-    assert isinstance(prepared.guide.model, Ensemble)
+    assert prepared.surrogate is not None
+    assert isinstance(prepared.surrogate.model, Ensemble)
     assert isinstance(collected[0], nn.Module)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mohs.ledger import Outcome, Status
     from mohs.models import Model, TorchModel, load_model, prepare
     from mohs.probing import probe
+    from mohs.substituting import substitute
     from mohs.threat import L0, L1, L2, Constraints, Knowledge, Linf, parse_goal, parse_threat
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "mohs.ledger": ("Outcome", "Status"),
     "mohs.models": ("Model", "TorchModel", "load_model", "prepare"),
     "mohs.probing": ("probe",),
+    "mohs.substituting": ("substitute",),
     "mohs.threat": ("Constraints", "Knowledge", "L0", "L1", "L2", "Linf", "parse_goal", "parse_threat"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -64,6 +66,7 @@ __all__ = [
     "prepare",
     "probe",
     "resume",
+    "substitute",
     "universal",
 ]
 

@@ -160,9 +160,9 @@ def audit(
 
     model: a module in evaluation mode, a Model, or what `mohs audit` takes. data: (x [n, *input] in the bounds, y [n]),
     or what `--data` takes. surrogates: models of the adversary's own; given any, the threats' knowledge is `transfer`: one
-    attack on their mean, which `model` judges once an example. out: the run folder; without it the run lives as long as the
-    result. watch: called after every unit. options: the fields of `Request`. Raises RequestError where the request is wrong,
-    before anything is written.
+    attack on their mean, which `model` judges once an example (a probe goes on from there). out: the run folder; without it
+    the run lives as long as the result. watch: called after every unit. options: the fields of `Request`. Raises RequestError
+    where the request is wrong, before anything is written.
     """
     job = make_job(model, data, threats=threats, surrogates=surrogates, **options)
     if out is not None:
@@ -216,7 +216,8 @@ def make_job(
     examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
     if not threats:
         raise RequestError("an audit needs a threat, such as linf:8/255")
-    parsed = dict(_named(threat, bool(surrogates)) for threat in threats)
+    carried = bool(surrogates) and options.get("profile") != PROBE  # a probe asks on from what its surrogates found
+    parsed = dict(_named(threat, carried) for threat in threats)
     if surrogates:
         options["surrogates"] = [_name(part) for part in surrogates]
     request = make_request(model, data, list(parsed), options)
@@ -239,11 +240,12 @@ def make_job(
     processes = 1 if request.compile else most_processes(subject, torch.get_num_threads(), request.rows)
     with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
         prepared = prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile)
-        others = [_surrogate(part, examples.x, request) for part in surrogates]
+        others = [load_surrogate(part, examples.x, request) for part in surrogates]
         if others:
             prepared = surrogate(prepared, others, examples.x[:8])
+            assert prepared.surrogate is not None
             judge, guide = prepared.judge, prepared.guide
-            quantum = max(judge.quantum, guide.quantum)  # one for both, as a plan has it
+            quantum = 1 if subject.remote else max(judge.quantum, prepared.surrogate.quantum)  # one for all, as a plan has it
             prepared = prepared.pinned(judge.rows, quantum, guide.slack, judge.noise)
         plan = make_plan(
             profile,
@@ -508,15 +510,15 @@ def _profile(request: Request) -> Profile:
         what = "an attack on surrogates" if request.surrogates else f"the profile {request.profile}"
         raise RequestError(f"{what} is one battery, fixed: attacks of your own go beside the profiles of `mohs audit`")
     if request.profile == PROBE:
-        return probing(request.queries or QUERIES)
+        return probing(request.queries or QUERIES, aided=bool(request.surrogates))
     profile = CURVE if request.profile == CURVE.name else find_profile(request.profile)
     return transferred(profile) if request.surrogates else profile
 
 
-def _surrogate(model: AnyModel, x: Tensor, request: Request) -> Model:
+def load_surrogate(model: AnyModel, x: Tensor, request: Request) -> Model:
     """A surrogate that takes the same examples, and gives gradients."""
     try:
-        loaded = load(model, x, request)
+        loaded = load(model, x, request.model_copy(update={"describe": None}))
     except ModelError as error:
         raise ModelError(f"the surrogate {_name(model)} does not fit: {error}") from error
     if loaded.gives < Knowledge.GRADIENT:

@@ -45,7 +45,8 @@ class Oracle:
 
     stop: a row closes at its first success. draws: forward passes averaged in one answer (EOT). judged: False leaves
     all verdicts to the caller (training). roams: the attack's points may leave the set. budget: queries a row may spend,
-    None without limit. deadline: of `time.monotonic`, after which open rows close as undecided.
+    None without limit. deadline: of `time.monotonic`, after which open rows close as undecided. surrogate: the
+    adversary's own model. begun: points [rows, *point] at which an attack begins in place of its own start.
     """
 
     judge: Judge
@@ -63,6 +64,8 @@ class Oracle:
     roams: bool = False
     budget: int | None = None
     deadline: float | None = None
+    surrogate: Guide | None = None
+    begun: Tensor | None = None
     _carried: int = 0
 
     @staticmethod
@@ -89,15 +92,18 @@ class Oracle:
         device = judge.model.device
         threat = threat.facing(judge.model)
         x0, y, ids = x0.to(device), y.to(device), ids.to(device)
+        guide = prepared.guide
         if threat.knowledge == Knowledge.TRANSFER:
-            reference = prepared.guide.scores(x0)  # all that the adversary has
+            guide = prepared.surrogate or guide
+            reference = guide.scores(x0)  # all that the adversary has
         reference = judge.reference(x0) if reference is None else reference.to(device)
         seeded = Stream.of(seed, ids)
         ledger = Ledger(threat.origin(x0), keep_closest)
         aim = goal.aim(y, reference, seeded)
         oracle = Oracle(
             judge=judge,
-            guide=prepared.guide,
+            guide=guide,
+            surrogate=prepared.surrogate,
             threat=threat,
             goal=goal,
             x0=x0,
@@ -187,6 +193,8 @@ class Oracle:
         """Go on with these rows alone."""
         self.x0, self.aim = self.x0.index_select(0, rows), self.aim.take(rows)
         self.ids, self.stream = self.ids[rows], self.stream.take(rows)
+        if self.begun is not None:
+            self.begun = self.begun.index_select(0, rows)
 
     def settle(self, p: Tensor) -> None:
         """Put the last points to the judge, always; but for rows that are broken already where any success will do."""
@@ -210,6 +218,22 @@ class Oracle:
 
     def guided_by(self, guide: Guide) -> Oracle:
         return replace(self, guide=guide)
+
+    def aside(self) -> Oracle:
+        """These rows with the surrogate in the victim's place: whatever is asked there costs no query, and nothing is judged."""
+        if self.surrogate is None:
+            raise Refused("the attack starts on models of the adversary's own, and has none: give --surrogate (surrogates=[...])")
+        return replace(
+            self,
+            guide=self.surrogate,
+            threat=replace(self.threat, knowledge=Knowledge.TRANSFER),
+            ledger=Ledger(self.threat.origin(self.x0), keep_closest=False),
+            ids=torch.arange(len(self.ids), device=self.ids.device),
+            stream=self.stream.at("surrogate"),
+            judged=False,
+            draws=1,
+            budget=None,
+        )
 
     def outcome(self, seconds: float = 0.0) -> Outcome:
         """The ledger's rows as evidence. `seconds` is shared out by passes."""
@@ -235,7 +259,8 @@ class Oracle:
         self._grant(question)
         live = self.open if rows is None else self.open[rows]
         index = None if bool(live.all()) else live.nonzero()[:, 0]  # of the candidates asked about; None: all
-        if self.budget is not None:
+        transfers = self.threat.knowledge == Knowledge.TRANSFER
+        if self.budget is not None and not (transfers and question.model is not self.judge):  # what is one's own costs nothing
             index = self._afford(torch.arange(len(p), device=p.device) if index is None else index, rows)
         if len(p if index is None else index) == 0:
             return question.blank(p, self.judge.model.classes)
@@ -389,7 +414,8 @@ class Oracle:
         ids = self.ids[rows]
         order = torch.arange(len(ids), device=ids.device)
         earlier = ((ids[None] == ids[:, None]) & (order[None] < order[:, None])).sum(1)
-        covered = self.ledger.queries[ids] + (earlier + 1) * cost <= self.budget
+        spent = self.ledger.judged if self.threat.knowledge == Knowledge.TRANSFER else self.ledger.queries
+        covered = spent[ids] + (earlier + 1) * cost <= self.budget
         if not covered.all():
             self.ledger.close(ids[~covered].unique(), f"undecided: the budget of {self.budget} queries is spent")
         return covered

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mohs.attacks.blackbox.gen_attack import GenAttack
     from mohs.attacks.blackbox.geoda import GeoDA
     from mohs.attacks.blackbox.hop_skip_jump import HopSkipJump
+    from mohs.attacks.blackbox.hybrid import Hybrid, HybridLabel
     from mohs.attacks.blackbox.nes import NES
     from mohs.attacks.blackbox.opt import OPT, SignOPT
     from mohs.attacks.blackbox.parsimonious import Parsimonious
@@ -138,6 +139,8 @@ TABLE: dict[str, str] = {
     "bandits": "mohs.attacks.blackbox.bandits:Bandits",
     "zoo": "mohs.attacks.blackbox.zoo:ZOO",
     "gen-attack": "mohs.attacks.blackbox.gen_attack:GenAttack",
+    "hybrid": "mohs.attacks.blackbox.hybrid:Hybrid",
+    "hybrid-label": "mohs.attacks.blackbox.hybrid:HybridLabel",
     "hop-skip-jump": "mohs.attacks.blackbox.hop_skip_jump:HopSkipJump",
     "qeba": "mohs.attacks.blackbox.qeba:QEBA",
     "geoda": "mohs.attacks.blackbox.geoda:GeoDA",
@@ -254,6 +257,8 @@ __all__ = [
     "GenAttack",
     "GeoDA",
     "HopSkipJump",
+    "Hybrid",
+    "HybridLabel",
     "Jitter",
     "NoisyCopies",
     "OnManifold",

@@ -34,6 +34,7 @@ class Attack(Settings, ABC):
     knowledge: ClassVar[Knowledge] = Knowledge.GRADIENT  # the least it needs
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
     minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
+    aided: ClassVar[bool] = False  # starts on surrogates, which it must be given
     roams: ClassVar[bool] = False  # asks about points outside the set; a minimal attack always may
 
     @abstractmethod
@@ -62,6 +63,8 @@ class Attack(Settings, ABC):
             raise Refused(f"{name} needs {self.knowledge}, and the threat {threat} grants {threat.knowledge}")
         if threat.knowledge != Knowledge.TRANSFER and self.knowledge > model.gives:  # else the surrogate is asked
             raise Refused(f"{name} needs {self.knowledge}, and the model {model.name} gives {model.gives}")
+        if min(threat.knowledge, model.gives) == Knowledge.LABEL and not goal.by_label:
+            raise Refused(f"{name} sees labels alone, which do not show whether {goal} is reached")
         if not self.minimal and threat.epsilon == torch.inf:
             raise Refused(f"{name} spends a budget, and the threat {threat} has none; give it an epsilon")
 

@@ -39,6 +39,10 @@ def command(
     goal: options.Goal = "untargeted",
     target: Annotated[str | None, typer.Option(help="A class: short for `--goal targeted:CLASS`.", show_default=False)] = None,
     knowledge: options.Knowledge = None,
+    surrogate: Annotated[
+        list[str] | None,
+        typer.Option(help="A model of the adversary's own, on which `hybrid` starts. As often as wanted.", show_default=False),
+    ] = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     bounds: options.Bounds = "0,1",
@@ -56,10 +60,11 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import attacks as table
-    from mohs.auditing import check_aids, facing, load, make_request
+    from mohs.auditing import check_aids, facing, load, load_surrogate, make_request
     from mohs.data import load_data
     from mohs.models import prepare
     from mohs.models.contract import check_contract
+    from mohs.models.ensemble import surrogate as aided
     from mohs.store.verdict import Score
     from mohs.threat import parse_goal, parse_threat
 
@@ -79,6 +84,9 @@ def command(
     for finding in check_contract(subject, examples.x, examples.y):
         Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
     prepared = prepare(subject, examples.x[:8], rows=rows)
+    if surrogate:
+        own = [load_surrogate(name, examples.x, request) for name in surrogate]
+        prepared = aided(prepared, own, examples.x[:8])
     outcome = chosen(prepared, examples.x, examples.y, threat=parsed, goal=aim, seed=seed, stop=False if every_step else None)
     if out is not None:
         _keep(out, examples, outcome)

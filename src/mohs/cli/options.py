@@ -55,6 +55,14 @@ Autoencoder = Annotated[
         show_default=False,
     ),
 ]
+Total = Annotated[int | None, typer.Option(help="That all may cost, retries included.", min=1, show_default=False)]
+Spend = Annotated[
+    float | None, typer.Option(help="Money that all may cost, at the description's `price`.", min=0, show_default=False)
+]
+Rate = Annotated[str | None, typer.Option(help="Queries in so long, at most: `50/s`, `600/m`.", show_default=False)]
+Authorised = Annotated[
+    bool, typer.Option("--i-am-authorised", help="Whoever runs the endpoint has agreed; asked for unless it is this machine.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 

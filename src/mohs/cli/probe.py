@@ -25,15 +25,18 @@ def command(
     data: options.Data,
     threat: Annotated[list[str] | None, typer.Option(help="`linf:8/255`, `l2:0.5` and the like.", show_default=False)] = None,
     queries: Annotated[int, typer.Option(help="That an example may cost; of --explore, in all.", min=1)] = 5000,
-    total: Annotated[int | None, typer.Option(help="That all may cost, retries included.", min=1, show_default=False)] = None,
-    spend: Annotated[
-        float | None, typer.Option(help="Money that all may cost, at the description's `price`.", min=0, show_default=False)
+    total: options.Total = None,
+    spend: options.Spend = None,
+    rate: options.Rate = None,
+    surrogate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model of your own, such as `mohs substitute` makes, to start on; all there is with `+knowledge:transfer`.",
+            show_default=False,
+        ),
     ] = None,
-    rate: Annotated[str | None, typer.Option(help="Queries in so long, at most: `50/s`, `600/m`.", show_default=False)] = None,
     explore: Annotated[bool, typer.Option("--explore", help="No attack: what an adversary learns in --queries queries.")] = False,
-    i_am_authorised: Annotated[
-        bool, typer.Option("--i-am-authorised", help="Whoever runs the endpoint has agreed; asked for unless it is this machine.")
-    ] = False,
+    i_am_authorised: options.Authorised = False,
     goal: options.Goal = "untargeted",
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -79,7 +82,7 @@ def command(
     texts = against(load_endpoint(describe, url), threat or [])
     for line in (*(require or []), *(confident or [])):
         parse_requirement(line, texts)
-    work = job_of.make_job(url, data, threats=texts, **given)
+    work = job_of.make_job(url, data, threats=texts, surrogates=surrogate or [], **given)
     for finding in work.findings:
         errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
     for planned in work.plan.threats:

@@ -51,7 +51,7 @@ def estimate(plan: Plan, prepared: Prepared, x: Tensor) -> Estimate:
 
 def _estimate(plan: Plan, prepared: Prepared, x: Tensor) -> Estimate:
     batch = x[torch.arange(min(plan.rows, 4 * len(x))) % len(x)].float().to(prepared.judge.model.device)
-    forward = _best(lambda: prepared.guide.scores(batch)) / len(batch)
+    forward = _best(lambda: (prepared.surrogate or prepared.guide).scores(batch)) / len(batch)
     graded = prepared.judge.model.gives >= Knowledge.GRADIENT
     backward = max(_best(lambda: _backward(prepared, batch)) / len(batch) - forward, 0.0) if graded else 0.0
     stages = []
@@ -69,7 +69,7 @@ def _estimate(plan: Plan, prepared: Prepared, x: Tensor) -> Estimate:
 def _backward(prepared: Prepared, x: Tensor) -> None:
     point = x.detach().requires_grad_()
     with torch.enable_grad():
-        torch.autograd.grad(prepared.guide.logits(point).sum(), point, allow_unused=True)
+        torch.autograd.grad((prepared.surrogate or prepared.guide).logits(point).sum(), point, allow_unused=True)
 
 
 def _activations(prepared: Prepared, x: Tensor) -> int:
@@ -82,7 +82,7 @@ def _activations(prepared: Prepared, x: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        prepared.guide.logits(x.detach().requires_grad_(prepared.judge.model.gives >= Knowledge.GRADIENT))
+        (prepared.surrogate or prepared.guide).logits(x.detach().requires_grad_(prepared.judge.model.gives >= Knowledge.GRADIENT))
     return kept
 
 

@@ -96,7 +96,7 @@ def make_plan(
         time=time,
         queries=queries,
         precision=AS_SENT if model.remote else IN_FLOATS,
-        guide=list(guide.log),
+        guide=[*guide.log, *(prepared.surrogate.log if prepared.surrogate else ())],
         goals=[str(goal) for goal in goals],
         threats=[_threat(text, threat, profile, goals[0], model) for text, threat in threats.items()],
     )

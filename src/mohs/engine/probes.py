@@ -8,7 +8,8 @@ from dataclasses import fields
 
 from mohs import attacks
 from mohs.attacks.base import Attack
-from mohs.engine.profiles import Profile, Step
+from mohs.engine.profiles import PROFILES, Profile, Step
+from mohs.engine.transfers import transferred
 from mohs.errors import RequestError
 from mohs.models import Model
 from mohs.threat import Knowledge, Threat
@@ -34,13 +35,16 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 
 
-def probing(queries: int) -> Profile:
-    """The profile of a budget: an example costs `queries` at most, the clean one and the last word on it included."""
+def probing(queries: int, *, aided: bool = False) -> Profile:
+    """The profile of a budget: an example costs `queries` at most, the clean one and the last word on it included. aided: the
+    adversary has surrogates to start on, and to stay with where the threat lets nothing be asked."""
     if queries < FEWEST:
         raise RequestError(f"--queries {queries} is too few to look for anything; give at least {FEWEST}")
 
     def compose(threat: Threat, model: Model) -> list[Step]:
-        name, why = choose(threat, model)
+        if threat.knowledge == Knowledge.TRANSFER and aided:
+            return transferred(PROFILES["standard"]).compose(threat, model)
+        name, why = choose(threat, model, aided=aided)
         attack = attacks.make({"attack": name, spender(name) or "": queries - 2, **SETTINGS.get(name, {})})
         return [Step(name, (attack,), note=why)]
 
@@ -48,9 +52,14 @@ def probing(queries: int) -> Profile:
     return Profile(NAME, "1", words, compose, draws=AVERAGED)
 
 
-def choose(threat: Threat, model: Model) -> tuple[str, str]:
+def choose(threat: Threat, model: Model, *, aided: bool = False) -> tuple[str, str]:
     """The attack of a probe by its name in the table, and why; RequestError where there is none."""
     known = min(threat.knowledge, model.gives)
+    if aided:
+        name = "hybrid" if known >= Knowledge.SCORES else "hybrid-label"
+        if threat.name not in attacks.find(name).sets:
+            raise RequestError(f"attacks that start on surrogates move in linf and l2, and not in {threat.name}: leave them out")
+        return name, f"chosen for {threat.name}: the adversary has surrogates to start on, and sees {_SEES[known]}"
     first = FIRST.get((known, threat.name), ())
     for name in (*first, *(name for name in attacks.table() if name not in first)):
         if name in attacks.table() and spender(name) is not None and _serves(attacks.find(name), threat, known):
@@ -76,5 +85,5 @@ def spender(name: str) -> str | None:
 
 
 def _serves(kind: type[Attack], threat: Threat, known: Knowledge) -> bool:
-    wanted = kind.minimal or threat.epsilon < math.inf
+    wanted = not kind.aided and (kind.minimal or threat.epsilon < math.inf)
     return wanted and Knowledge.TRANSFER < kind.knowledge <= known and threat.name in kind.sets

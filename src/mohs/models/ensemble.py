@@ -51,8 +51,8 @@ class Ensemble(Model):
 
 
 def surrogate(prepared: Prepared, models: Sequence[Model], x: Tensor) -> Prepared:
-    """`prepared` with the mean of `models` for its guide: its judge stays the victim, to be asked, under the knowledge
-    `transfer`, once an example and try. x: a few clean examples [n, *input]."""
+    """`prepared` with the mean of `models` beside it: the guide under the knowledge `transfer`, where the victim is asked once an
+    example and try, and the start of hybrid attacks. x: a few clean examples [n, *input]."""
     judge = prepared.judge
     members = [prepare(model, x, rows=prepared.guide.rows).guide for model in models]
     ensemble = Ensemble([member.model for member in members])
@@ -62,5 +62,5 @@ def surrogate(prepared: Prepared, models: Sequence[Model], x: Tensor) -> Prepare
             f"{judge.model.name} has {judge.model.bounds} and {judge.model.classes}"
         )
     rows, quantum = min(m.rows for m in members), max(m.quantum for m in members)
-    guide = Guide(ensemble, rows, quantum, log=tuple(f"surrogate {m.model.name}: {line}" for m in members for line in m.log))
-    return replace(prepared, guide=guide, notes={**prepared.notes, "surrogate": ensemble.name})
+    own = Guide(ensemble, rows, quantum, log=tuple(f"surrogate {m.model.name}: {line}" for m in members for line in m.log))
+    return replace(prepared, surrogate=own, notes={**prepared.notes, "surrogate": ensemble.name})

@@ -103,20 +103,24 @@ class Judge(Batched):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the Oracle is handed: the judge, the guide and how they were made."""
+    """What the Oracle is handed: the judge, the guide and how they were made. surrogate: the adversary's own models in one,
+    the guide where the threat lets nothing be asked, and the start of hybrid attacks."""
 
     judge: Judge
     guide: Guide
+    surrogate: Guide | None = None
     notes: dict[str, object] = field(default_factory=dict)
 
     def with_rows(self, rows: int) -> Prepared:
         """The same in micro-batches of `rows`."""
-        return replace(self, judge=replace(self.judge, rows=rows), guide=replace(self.guide, rows=rows))
+        own = self.surrogate and replace(self.surrogate, rows=rows)
+        return replace(self, judge=replace(self.judge, rows=rows), guide=replace(self.guide, rows=rows), surrogate=own)
 
     def pinned(self, rows: int, quantum: int, slack: float, noise: float) -> Prepared:
         """The same with the numbers of a plan in place of those measured just now."""
         judge = replace(self.judge, rows=rows, quantum=quantum, noise=noise)
-        return replace(self, judge=judge, guide=replace(self.guide, rows=rows, quantum=quantum, slack=slack))
+        own = self.surrogate and replace(self.surrogate, rows=rows, quantum=max(quantum, self.surrogate.quantum))
+        return replace(self, judge=judge, guide=replace(self.guide, rows=rows, quantum=quantum, slack=slack), surrogate=own)
 
 
 def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True, compile: bool = False) -> Prepared:
@@ -127,7 +131,7 @@ def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True
     """
     rows = model.batch or rows
     if model.remote:  # nothing is measured that costs queries: a row is alone in any company, and its answer is what counts
-        return Prepared(Judge(model, rows, 1), Guide(model, rows, 1), {"guide": [], "quantum": 1})
+        return Prepared(Judge(model, rows, 1), Guide(model, rows, 1), notes={"guide": [], "quantum": 1})
     if model.device.type == "cpu":
         keep_freed_memory()
     probes = _probes(x.to(model.device), model)
@@ -160,7 +164,7 @@ def prepare(model: Model, x: Tensor, *, rows: int = 128, accelerate: bool = True
     return Prepared(
         Judge(model, rows, quantum, exact=exact, noise=noise),
         Guide(guide_model, rows, quantum, slack=slack, log=tuple(log)),
-        notes,
+        notes=notes,
     )
 
 

@@ -7,7 +7,7 @@ import os
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mohs.errors import RequestError
 from mohs.report import figures, pictures, queries, words
@@ -16,6 +16,9 @@ from mohs.report.tables import broken_by
 from mohs.store import SCHEMA, Run
 from mohs.store.verdict import ThreatVerdict, Verdict, verdict_of
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = 200  # names of record files listed
 
@@ -23,8 +26,11 @@ FILES = 200  # names of record files listed
 def write_report(run: Run | str | Path, path: str | Path) -> Path:
     """Write the report of a run, finished or not, as one HTML file; RequestError where it cannot be written."""
     run = run if isinstance(run, Run) else Run.open(run)
-    path = Path(path)
-    page = render(verdict_of(run))
+    return put(render(verdict_of(run)), Path(path))
+
+
+def put(page: str, path: Path) -> Path:
+    """Write a page, whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,16 +41,23 @@ def write_report(run: Run | str | Path, path: str | Path) -> Path:
     return path
 
 
-def render(verdict: Verdict) -> str:
-    """The page. Everything that comes from the run is escaped on its way in."""
+def environment() -> Environment:
+    """Of the templates. Everything that comes from a run is escaped on its way in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    jinja.globals |= {"words": words}
+    return jinja
+
+
+def render(verdict: Verdict) -> str:
+    """The page of a run."""
+    jinja = environment()
     spec = verdict.run.spec
     names = spec["data"].get("class_names")
-    jinja.globals |= {"words": words, "class_name": lambda label: words.class_name(label, names)}
+    jinja.globals |= {"class_name": lambda label: words.class_name(label, names)}
     galleries = pictures.gallery(verdict.run, verdict.threats)
     plans = spec["plan"]["threats"]
     threats = [_threat(*parts, number) for number, parts in enumerate(zip(verdict.threats, plans, galleries, strict=True), 1)]

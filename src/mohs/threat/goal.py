@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from mohs.rng import Stream
 class Goal(ABC):
     """`rejected` is the class of a detector's refusal: no goal is reached there. surplus: what the margin must come to
     beyond reaching the goal, in logits (the confidence of Carlini & Wagner)."""
+
+    by_label: ClassVar[bool] = True  # a label shows whether it is reached
 
     rejected: int | None = None
     surplus: float = 0.0
@@ -153,6 +156,8 @@ class SourceTarget(Targeted):
 class Confidence(Goal):
     """The probability of the true class falls below `below` (confidence reduction)."""
 
+    by_label = False
+
     below: float = 0.5
 
     def __str__(self) -> str:
@@ -171,6 +176,8 @@ class Confidence(Goal):
 @dataclass(frozen=True, kw_only=True)
 class TopK(Goal):
     """The true class is no longer among the k likeliest."""
+
+    by_label = False
 
     k: int = 5
 

@@ -16,6 +16,7 @@ from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.threat import NormThreat
 
+DOUBLINGS = 4  # of the way to where an attack was begun, before random starts
 CHUNK = 16  # probes of a row drawn and asked at once
 
 Directions = Callable[[int, Stream], Tensor]  # so many unit vectors of l2 a row, [rows, n, *input]
@@ -73,19 +74,22 @@ class Labels:
     def start(self, tries: int, bisections: int) -> Tensor:
         """Points x [rows, *input] of the boundary: the best success known, else the first hit among `tries` random inputs, led
         toward x0 by so many bisections. The random inputs are noise of single entries, noise of blocks, and blocks blended half
-        with the input, in turn. Rows without a hit close as undecided; those whose input reaches the goal already have nothing
-        left to do."""
+        with the input, in turn; an attack that has been begun looks along its way first, ever farther. Rows without a hit
+        close as undecided; those whose input reaches the goal already have nothing left to do."""
         oracle, x0 = self.oracle, self.oracle.x0
         best = oracle.best
         x = best.point.clone()
         todo = (self.left.bool() & ~best.broken).nonzero()[:, 0]
         low, high = (torch.as_tensor(side).to(x0).expand_as(x0) for side in self.threat.constraints.box(x0, self.threat.bounds))
-        for k in oracle.steps(tries):
+        ahead = 0 if oracle.begun is None else DOUBLINGS
+        for k in oracle.steps(ahead + tries):
             if len(todo) == 0:
                 break
-            drawn = torch.lerp(low, high, _noise(oracle, k))
-            if k % 3 == 2:
-                drawn = (drawn + x0) / 2
+            if oracle.begun is not None and k < ahead:
+                drawn = (x0 + 2.0 ** (k + 1) * (oracle.begun - x0)).clamp(low, high)
+            else:
+                drawn = torch.lerp(low, high, _noise(oracle, k - ahead))
+                drawn = (drawn + x0) / 2 if (k - ahead) % 3 == 2 else drawn
             hit = self.reached(drawn[todo], todo)
             x[todo[hit]] = drawn[todo[hit]]
             todo = todo[~hit]

@@ -65,7 +65,8 @@ class NES(Attack):
         check_samples(type(self).__name__, self.samples)
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
-        x, mean, sigma = threat.origin(x0), torch.zeros_like(x0), visible(self.sigma, threat)
+        begun = threat.origin(x0) if oracle.begun is None else oracle.begun
+        x, mean, sigma = begun, torch.zeros_like(x0), visible(self.sigma, threat)
         size = torch.full((len(x0),), self.step_size, device=x0.device)
         levels = torch.full((len(x0), self.plateau), -torch.inf, device=x0.device)
         for k in oracle.steps(self.steps):

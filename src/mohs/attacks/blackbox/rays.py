@@ -50,10 +50,11 @@ class RayS(Attack):
         assert isinstance(threat, NormThreat)
         labels = Labels.of(oracle, self.queries)
         labels.skip(oracle.best.distance == 0)
-        range_, ones = threat.bounds[1] - threat.bounds[0], torch.ones_like(x0)
+        range_ = threat.bounds[1] - threat.bounds[0]
+        signs = torch.ones_like(x0) if oracle.begun is None else torch.where(oracle.begun < x0, -1.0, 1.0)
         radius = torch.full((len(x0),), range_, device=x0.device)
         idle, place = torch.zeros_like(radius, dtype=torch.bool), torch.full_like(radius, -1, dtype=torch.long)
-        s = State(x0, ones, ones.clone(), radius, torch.zeros_like(radius), radius.clone(), idle, place)
+        s = State(x0, signs, signs.clone(), radius, torch.zeros_like(radius), radius.clone(), idle, place)
         for _ in labels.steps():
             s = self._step(labels, s, range_)
             s = State(*oracle.compact(*s))

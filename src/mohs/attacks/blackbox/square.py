@@ -67,7 +67,7 @@ class Square(Attack):
         loss = self.loss if oracle.aim.wanted is None else self.targeted_loss
         search = SEARCHES[threat.name](threat, Grid.of(x0))
         low, high = search.bounds(x0)
-        x, mass = search.start(x0, oracle.stream.at("start"))
+        x, mass = search.start(x0, oracle.stream.at("start")) if oracle.begun is None else search.go_on(x0, oracle.begun)
         s = State(x0, x, mass, oracle.scores(x, loss).loss, low, high)
         u, window = x0, search.window(self.part(0), x0.device)
         for i in oracle.steps(self.queries - 1):
@@ -146,6 +146,10 @@ class Search(ABC):
         """The first point and its mass."""
 
     @abstractmethod
+    def go_on(self, x0: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A point of the set to begin at, and its mass."""
+
+    @abstractmethod
     def move(self, s: State, window: Window, u: Tensor) -> tuple[Tensor, Tensor]:
         """A candidate near s.x and its mass."""
 
@@ -183,6 +187,9 @@ class Stripes(Search):
         signs = stream.signs(self.grid.channels, 1, self.grid.width).expand(-1, -1, self.grid.height, -1)
         return torch.where(signs.reshape(x0.shape) > 0, high, low), torch.zeros(len(x0), device=x0.device)
 
+    def go_on(self, x0: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.clone(), torch.zeros(len(x0), device=x0.device)
+
     def move(self, s: State, window: Window, u: Tensor) -> tuple[Tensor, Tensor]:
         here = self.entries(window, u[:, :2])
         low, high = (self.grid.flat(end).gather(2, here) for end in (s.low, s.high))
@@ -219,6 +226,9 @@ class Pyramids(Search):
             delta *= self.threat.epsilon / self._norm(delta.view(len(x0), 1, -1))[..., None]
         x = self.threat.project(x0 + delta.view_as(x0), x0)
         return x, self._mass(x - x0)
+
+    def go_on(self, x0: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.clone(), self._mass(x - x0)
 
     def move(self, s: State, window: Window, u: Tensor) -> tuple[Tensor, Tensor]:
         here, there = self.entries(window, u[:, :2]), self.entries(window, u[:, 2:4])

@@ -1,0 +1,24 @@
+"""Studies: questions about a model that take more than one attack. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from mohs.errors import UnknownName
+
+if TYPE_CHECKING:
+    from mohs.study.base import Study
+
+TABLE = {
+    "difficulty": "mohs.study.difficulty:Difficulty",
+}
+
+
+def find(name: str) -> type[Study]:
+    """The class of a study by its name; UnknownName gives the nearest ones."""
+    if name not in TABLE:
+        raise UnknownName("study", name, TABLE)
+    module, _, kind = TABLE[name].partition(":")
+    found: type[Study] = getattr(import_module(module), kind)
+    return found
