@@ -41,6 +41,15 @@ class Goal(ABC):
     def gap(self, logits: Tensor, aim: Aim) -> Tensor:
         """[rows], the margin without a surplus."""
 
+    def heard(self, logits: Tensor, aim: Aim) -> Tensor:
+        """The logits as a loss should see them: a refusal serves the label, whose logit becomes the larger of the two, and
+        nobody else. So every loss leaves the label while it is not refused, and goes for the detector where it is, one of
+        them at a time: the selective gradient of Bryniarski et al., ICLR 2022, arXiv:2106.15023."""
+        if self.rejected is None:
+            return logits
+        stays = torch.maximum(pick(logits, aim.y), logits[:, self.rejected])
+        return _reachable(logits, self.rejected).scatter(1, aim.y[:, None], stays[:, None])
+
     def aim(self, y: Tensor, logits: Tensor, stream: Stream) -> Aim:
         """The aim of each row, from its label, its clean logits [rows, classes] and its stream."""
         return Aim(y, reference=logits)
