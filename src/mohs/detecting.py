@@ -89,10 +89,10 @@ def detect(
     """Fit a detector, and attack the model behind it: without regard to it, and both at once.
 
     model, data, out, watch: as of `mohs.audit`. method: `mahalanobis`, `lid`, `squeezing`, `nre`, `magnet` (`mohs.detectors`),
-    with `settings` for its fields. fit: clean examples beside `data`: three in four to fit on, with attacked twins of one step under
-    the first threat where the method asks for them, the others for the threshold at `false_alarms`. profile: of both audits.
-    options: limit, seed, bounds, outputs, device, rows, trust_pickle. Raises RequestError where the request is wrong, before
-    anything is written.
+    with `settings` for its fields. fit: clean examples beside `data`: three in four to fit on, with attacked twins of one step
+    under the first threat where the method asks for them, the others for the threshold at `false_alarms`. profile: of both
+    audits. options: limit, seed, bounds, outputs, device, rows, trust_pickle. Raises RequestError where the request is wrong,
+    before anything is written.
     """
     chosen = find(method).from_spec(settings or {}) if isinstance(method, str) else method
     name = method if isinstance(method, str) else type(method).__name__.lower()

@@ -82,9 +82,7 @@ class Method(Settings, ABC):
         Raises ModelError for a random model, and DataError for one class alone or too few attacked inputs that fool it.
         """
         if model.random:
-            raise ModelError(
-                f"{model.name} is random, and a detector takes a model that is not: scores would differ at every look"
-            )
+            raise ModelError(f"{model.name} is random, and a detector takes a model that is not: its scores would vary")
         x, y = x.float().to(model.device), y.to(model.device)
         if len(y.unique()) < 2:
             raise DataError(f"the {len(y)} examples to fit on are of one class, {int(y[0])}; a detector takes two or more")
@@ -102,8 +100,8 @@ class Method(Settings, ABC):
         fooled = (before == y) & (after != y)
         if (count := int(fooled.sum())) < self.fewest:
             raise DataError(
-                f"{type(self).__name__} is fitted on attacked inputs that fool the model, and of {len(x)} examples to fit on {count} "
-                f"do; expected {self.fewest}: give more data or a larger threat"
+                f"{type(self).__name__} is fitted on attacked inputs that fool the model, and of {len(x)} examples to fit on "
+                f"{count} do; expected {self.fewest}: give more data or a larger threat"
             )
         return fooled
 

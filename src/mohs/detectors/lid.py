@@ -56,14 +56,16 @@ class LID(Method):
 def lid(r: Tensor) -> Tensor:
     """[n] of distances r [n, k], ascending."""
     r = r.clamp_min(TINY)
-    return 1 / (r[:, -1:] / r).log().mean(1).clamp_min(TINY)
+    found: Tensor = 1 / (r[:, -1:] / r).log().mean(1).clamp_min(TINY)
+    return found
 
 
 def noisy(x: Tensor, attacked: Tensor, bounds: tuple[float, float]) -> Tensor:
     """x with Gaussian noise as long as what the attack did to each row."""
     noise = Stream.of(0, torch.arange(len(x), device=x.device)).at("noise").normal(*x.shape[1:]).flatten(1)
     length = (attacked - x).flatten(1).norm(dim=1, keepdim=True)
-    return (x + (noise / noise.norm(dim=1, keepdim=True) * length).view_as(x)).clamp(*bounds)
+    scaled: Tensor = noise / noise.norm(dim=1, keepdim=True) * length
+    return (x + scaled.view_as(x)).clamp(*bounds)
 
 
 class Statistic(nn.Module):
@@ -87,5 +89,6 @@ class Statistic(nn.Module):
         return torch.cat([self.dimensions(model, part)[1] for part in x.split(128)])
 
     def _nearest(self, f: Tensor, there: Tensor) -> Tensor:
-        far = torch.cdist(f.double(), there, compute_mode="donot_use_mm_for_euclid_dist")
-        return far.topk(self.k, dim=1, largest=False).values
+        far: Tensor = torch.cdist(f.double(), there, compute_mode="donot_use_mm_for_euclid_dist")
+        found: Tensor = far.topk(self.k, dim=1, largest=False).values
+        return found

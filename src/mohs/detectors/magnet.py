@@ -17,8 +17,8 @@ QUANTILE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class MagNet(Method):
-    """Detectors: the reconstruction error mean |x - AE(x)|^p, and the Jensen-Shannon divergences of the model's answers to x and to
-    AE(x) at temperatures 10 and 40. The reformer: the model then classifies AE(x).
+    """Detectors: the reconstruction error mean |x - AE(x)|^p, and the Jensen-Shannon divergences of the model's answers to x
+    and to AE(x) at temperatures 10 and 40. The reformer: the model then classifies AE(x).
 
     The authors give each detector a threshold of its own; here the score is the largest of the three in units of its 95%
     quantile on the clean data. The autoencoder is a small one fitted to the data, where theirs are convolutional and chosen at

@@ -23,8 +23,8 @@ class NRE(Method):
     """An autoencoder X' = D(E(X)) trained so that the model A sees X' as it sees X and its neighbours, and unlike what is far:
     `nre_loss`, with R_A the last activations of A.
 
-    The score, mohs's own, is the reconstruction mismatch D(R_A(X), R_A(X')): an attacked input's reconstruction lies near the clean
-    data, and is seen as the class it came from. l1, l2, l3 weigh the terms of the loss; T: near and far samples of each
+    The score, mohs's own, is the reconstruction mismatch D(R_A(X), R_A(X')): an attacked input's reconstruction lies near the
+    clean data, and is seen as the class it came from. l1, l2, l3 weigh the terms of the loss; T: near and far samples of each
     input. The source gives no values for the four, nor says by what distance samples are near: here by the Euclidean one of
     inputs. steps: of Adam on batches of 64, from an autoencoder fitted to the squared error: ours too.
 
@@ -44,19 +44,18 @@ class NRE(Method):
             raise RequestError(f"NRE takes T of 1 or more and steps of 0 or more, and they are {self.T} and {self.steps}")
         if len(x) <= 2 * self.T:
             raise DataError(f"NRE takes {self.T} near and {self.T} far samples of each of {len(x)} inputs; give more data")
-        autoencoder = fit_autoencoder(x, model.bounds, model.device)
-        near, far = relations(x, self.T)
         r = seen_of_all(model, x, flat)[-1]
-        network = autoencoder.module.requires_grad_(True)
-        adam = torch.optim.Adam(network.parameters(), lr=RATE)
+        near, far = relations(x, self.T)
+        autoencoder = fit_autoencoder(x, model.bounds, model.device)
+        parameters = list(autoencoder.module.requires_grad_(True).parameters())
+        adam = torch.optim.Adam(parameters, lr=RATE)
         order = Stream.of(0, torch.arange(self.steps)).at("nre").integers(len(x), BATCH).to(x.device)
         with torch.enable_grad():
             for rows in order:
-                back = network.decode(network.encode(x[rows].double())).to(x.dtype)
+                back = autoencoder.decode(autoencoder.encode(x[rows]))
                 r_back = seen(model, back, flat)[1][-1].double()
                 loss = nre_loss(r[rows], r_back, r[near[rows]], r[far[rows]], self.l1, self.l2, self.l3).mean()
-                gradients = torch.autograd.grad(loss, list(network.parameters()))
-                for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+                for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                     parameter.grad = gradient
                 adam.step()
         return Statistic(autoencoder)

@@ -45,8 +45,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     settings = ", ".join(f"{name} {value}" for name, value in detector["settings"].items())
     told = [
         f"{detector['name']} ({detector['paper']}){f': {settings}' if settings else ''}",
-        f"threshold {facts['threshold']:.4g}: {percent(alarms['held_out'])} of {alarms['n']} held-out clean inputs are rejected, at most "
-        f"{percent(alarms['asked'])} were to be; of the {facts['n']} it is tried on, {percent(alarms['test'])} "
+        f"threshold {facts['threshold']:.4g}: {percent(alarms['held_out'])} of {alarms['n']} held-out clean inputs are rejected, "
+        f"at most {percent(alarms['asked'])} were to be; of the {facts['n']} it is tried on, {percent(alarms['test'])} "
         f"[{percent(low)}, {percent(high)}]",
         f"clean accuracy {percent(clean['guarded'])}, {percent(clean['undefended'])} without: a rejected clean input is an error",
         f"a pass takes {facts['latency']:.1f} times as long as without",
@@ -54,8 +54,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     for threat in facts["threats"]:
         if threat["missed"]:
             told.append(
-                f"{threat['text']}: {threat['missed']} examples that the attack on both left standing fell to attacks that ignore "
-                "the detector: its gradients mislead, so take the last column, and a stronger profile"
+                f"{threat['text']}: {threat['missed']} examples that the attack on both left standing fell to attacks that "
+                "ignore the detector: its gradients mislead, so take the last column, and a stronger profile"
             )
     return told
 
@@ -63,8 +63,9 @@ def lines(facts: dict[str, Any]) -> list[str]:
 def summary(facts: dict[str, Any]) -> RenderableType:
     """A row a threat."""
     stamp = (
-        f"AUROC and shares found: last points of PGD-40 that fool the model, against clean inputs it has right. Robust accuracy: profile "
-        f"{facts['profile']}, n = {facts['n']}; not misclassified unless rejected, and clean inputs that are rejected count as errors"
+        f"AUROC and shares found: last points of PGD-40 that fool the model, against clean inputs it has right. Robust accuracy: "
+        f"profile {facts['profile']}, n = {facts['n']}; misclassified inputs that are rejected do not count as broken, and clean "
+        "ones that are count as errors"
     )
     table = Table(box=None, pad_edge=False, header_style="bold", caption=stamp, caption_justify="left")
     table.add_column("threat")

@@ -42,12 +42,12 @@ class Goal(ABC):
         """[rows], the margin without a surplus."""
 
     def heard(self, logits: Tensor, aim: Aim) -> Tensor:
-        """The logits as a loss should see them: a refusal serves the label, whose logit becomes the larger of the two, and
-        nobody else. So every loss leaves the label while it is not refused, and goes for the detector where it is, one of
-        them at a time: the selective gradient of Bryniarski et al., ICLR 2022, arXiv:2106.15023."""
+        """The logits as a loss should see them: a refusal serves the label and nobody else, so that the label gets the
+        probability of both, log(e^z_y + e^z_rejected), and every loss goes for model and detector at once. (The larger of
+        the two in its place follows one of them at a time, and finds less.)"""
         if self.rejected is None:
             return logits
-        stays = torch.maximum(pick(logits, aim.y), logits[:, self.rejected])
+        stays = torch.logaddexp(pick(logits, aim.y), logits[:, self.rejected])
         return _reachable(logits, self.rejected).scatter(1, aim.y[:, None], stays[:, None])
 
     def aim(self, y: Tensor, logits: Tensor, stream: Stream) -> Aim:
