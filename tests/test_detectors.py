@@ -353,6 +353,8 @@ def test_detect_tells_both_attacks_apart(net: nn.Module, clean: Examples, digits
     assert 0.5 < threat["auroc"] <= 1
     assert threat["tpr"][0]["tpr"] <= threat["tpr"][1]["tpr"]
     assert threat["joint"]["low"] <= min(threat["ignoring"]["low"], threat["adaptive"]["low"])
+    rejected = found.facts["clean"]["undefended"] - found.facts["clean"]["guarded"]
+    assert threat["ignoring"]["low"] >= threat["undefended"]["low"] - rejected - 1e-9  # whoever ignores it gains nothing by it
     assert found.robust_accuracy[THREAT] == threat["joint"]["low"]
     assert found.facts["clean"]["guarded"] <= found.facts["clean"]["undefended"]
     assert found.facts["false_alarms"]["held_out"] <= 0.05

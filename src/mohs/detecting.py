@@ -32,7 +32,7 @@ from mohs.report.detection import FILE
 from mohs.report.tables import finite
 from mohs.store import Run
 from mohs.store.faults import write_durably
-from mohs.store.verdict import Score
+from mohs.store.verdict import Score, within
 from mohs.threat import Threat, Untargeted, parse_threat
 
 Data = str | tuple[Tensor, Tensor] | Examples
@@ -169,13 +169,13 @@ def last_points(attack: PGD, prepared: Prepared, examples: Examples, threat: Thr
 
 
 def latency(model: Model, guarded: Model, x: Tensor) -> float:
-    """The time of a guarded forward pass over that of a bare one, by the fastest of five each, in turn."""
+    """The processor time of a guarded forward pass over that of a bare one, by the fastest of five each, in turn."""
     spent: dict[Model, float] = {}
     for _ in range(5):
         for part in (model, guarded):
-            started = time.perf_counter()
+            started = time.process_time()
             Batched(part, len(x), 1).scores(x.to(part.device))
-            spent[part] = min(spent.get(part, np.inf), time.perf_counter() - started)
+            spent[part] = min(spent.get(part, np.inf), time.process_time() - started)
     return spent[guarded] / max(spent[model], 1e-9)
 
 
@@ -195,15 +195,16 @@ def _of_threat(
     right, wrong = _right(bare, examples.x, examples.y), ~_right(bare, naive, examples.y)
     fooled = right & wrong
     roc = ROC.of(detector.scores(examples.x[right]), detector.scores(naive[fooled])) if fooled.any() else None
+    verdict, undefended = adaptive.verdict.threats[number], ignoring.verdict.threats[number]
     broken = ~_right(guarded, examples.x, examples.y) | joint(judge, naive, examples.y)
     rows = {int(i): row for row, i in enumerate(examples.ids.tolist())}
     for stored in ignoring.run.examples():
-        mine = np.flatnonzero(stored["threat"] == number)
+        inside = within(stored["distance"], undefended.epsilon, undefended.rounding)  # a stage that measures goes beyond
+        mine = np.flatnonzero((stored["threat"] == number) & inside)
         if len(mine):
             where = torch.tensor([rows[int(i)] for i in stored["ids"][mine]])
             hits = joint(judge, torch.from_numpy(stored["adversarial"][mine]), examples.y[where])
             broken[where[hits]] = True
-    verdict, undefended = adaptive.verdict.threats[number], ignoring.verdict.threats[number]
     status = np.full(len(examples), "undecided", object)
     status[[rows[int(i)] for i in verdict.ids]] = verdict.status
     ignored = broken.numpy()
