@@ -235,6 +235,16 @@ def guard() -> dict[str, Any]:
     }
 
 
+def detectors() -> dict[str, Any]:
+    """What detectors find, and what is left of them once attacks know of them, on the embedded digits."""
+    threats = ("linf:0.1", "l2:0.6", "rotation:20deg+translation:1px")
+    names = ("mahalanobis", "lid", "squeezing", "nre", "magnet")
+    return {
+        "quick": [call(sys.executable, "detectors", name, "quick", 80, *threats) for name in names],
+        "deep": [call(sys.executable, "detectors", "mahalanobis", "deep", 40, threats[2])],
+    }
+
+
 MINIMAL = [  # case, images, norms, budgets in passes
     ("cifar_cnn_a_adv", 128, ("l2",), (100, 200, 1000, 2000)),
     ("cifar_cnn_a_adv", 64, ("linf", "l1", "l0"), (100, 200, 1000)),
@@ -370,6 +380,7 @@ BENCHES = {
         label_only,
         serve,
         guard,
+        detectors,
         curve,
         minimal,
         hard,

@@ -663,3 +663,47 @@ def test_attacks_on_surrogates_are_judged_once_an_example(mohs_: Mohs, tmp_path:
     assert [other["name"] for other in run.spec["surrogates"]] == ["demo:standard", "demo"]
     assert "--surrogate demo:standard --surrogate demo" in run.spec["request"]["command"]
     assert mohs_("resume", "t").code == 0
+
+
+# detect
+
+DETECT = ["detect", "demo", "--data", "digits", "--fit", "digits:train", "--threat", "linf:0.2", "--with", "squeezing"]
+
+
+def test_detect_writes_both_runs_and_a_page(mohs_: Mohs, tmp_path: Path):
+    done = mohs_(*DETECT, "--limit", "24", "--bits", "3", "--json", "--out", "one")
+    assert done.code == 0
+    assert done.json["detector"]["settings"] == {"bits": 3, "window": 2}
+    (threat,) = done.json["threats"]
+    assert threat["joint"]["low"] <= threat["adaptive"]["low"]
+    assert Run.open(tmp_path / "one").complete
+    assert Run.open(tmp_path / "one" / "ignoring").complete
+    assert "The detector" in (tmp_path / "one" / "report.html").read_text()
+    shown = mohs_("report", "one", "--out", "again.html")
+    assert shown.code == 0
+    assert "The detector" in (tmp_path / "again.html").read_text()
+
+
+def test_detect_in_words(mohs_: Mohs):
+    done = mohs_(*DETECT, "--limit", "24")
+    assert done.code == 0
+    for word in ("AUROC", "detector ignored", "both attacked", "Xu, Evans, Qi", "rejected"):
+        assert word in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["detect", "demo", "--data", "digits", "--threat", "linf:0.2", "--with", "lid"], "give --fit train.npz"),
+        ([*DETECT, "--with", "squeezer"], "squeezing"),
+        ([*DETECT, "--bits", "x"], "bits should be int"),
+        ([*DETECT, "--levels", "3"], "option of Squeezing"),
+        ([*DETECT, "--fit", "digits"], "are those"),
+        ([*DETECT, "--false-alarms", "2"], "between 0 and 1"),
+    ],
+)
+def test_detect_refuses_what_cannot_be(mohs_: Mohs, tmp_path: Path, words: list[str], told: str):
+    done = mohs_(*words)
+    assert done.code == 2
+    assert told in done.said
+    assert nothing(tmp_path)

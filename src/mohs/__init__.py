@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mohs.auditing import Result, audit, resume
     from mohs.crafting import universal
     from mohs.curving import curve
+    from mohs.detecting import Detected, detect
     from mohs.errors import MohsError, RequestError, RunFailed
     from mohs.exploring import explore
     from mohs.hardening import harden
@@ -29,6 +30,7 @@ _HOMES = {
     "mohs.auditing": ("Result", "audit", "resume"),
     "mohs.crafting": ("universal",),
     "mohs.curving": ("curve",),
+    "mohs.detecting": ("Detected", "detect"),
     "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
     "mohs.exploring": ("explore",),
     "mohs.hardening": ("harden",),
@@ -45,6 +47,7 @@ __all__ = [
     "L1",
     "L2",
     "Constraints",
+    "Detected",
     "Knowledge",
     "Linf",
     "Model",
@@ -58,6 +61,7 @@ __all__ = [
     "attacks",
     "audit",
     "curve",
+    "detect",
     "explore",
     "harden",
     "load_model",

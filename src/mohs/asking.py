@@ -98,7 +98,7 @@ def _once(question: Question, threat: Threat, goal: Goal, c: Candidates, draw: S
     if level < Knowledge.GRADIENT:
         with torch.no_grad():
             logits = forward(c.point)
-            loss = NOTHING if want is None or isinstance(want, Tensor) else want(logits, c.aim)
+            loss = NOTHING if want is None or isinstance(want, Tensor) else want(goal.heard(logits, c.aim), c.aim)
         return Answer(goal.margin(logits, c.aim), logits, loss)
     point = c.point if question.traced else c.point.detach().requires_grad_()
     with torch.enable_grad():
@@ -112,7 +112,7 @@ def _once(question: Question, threat: Threat, goal: Goal, c: Candidates, draw: S
             loss, gradient = NOTHING, torch.stack(columns, 1)
         else:
             assert want is not None
-            loss = want(logits, c.aim)
+            loss = want(goal.heard(logits, c.aim), c.aim)
             gradient = torch.autograd.grad(loss.sum(), point)[0].contiguous()
     logits = logits.detach()
     return Answer(goal.margin(logits, c.aim), logits, loss.detach(), gradient)

@@ -212,11 +212,7 @@ def _parts(data: Examples, test: Data | None, held_out: float, seed: int) -> tup
         raise DataError("one example cannot be parted: give at least two, or other data to judge on")
     count = min(max(round(held_out * len(data)), 1), len(data) - 1)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    return _take(data, order[count:].sort().values), _take(data, order[:count].sort().values)
-
-
-def _take(data: Examples, rows: Tensor) -> Examples:
-    return Examples(data.x[rows], data.y[rows], data.ids[rows], data.name, data.class_names, data.notes)
+    return data.take(order[count:].sort().values), data.take(order[:count].sort().values)
 
 
 def _numbers(score: Score) -> dict[str, Any]:

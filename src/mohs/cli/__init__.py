@@ -29,6 +29,7 @@ COMMANDS = (
     "probe",
     "substitute",
     "universal",
+    "detect",
     "layers",
     "study",
     "train",

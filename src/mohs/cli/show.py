@@ -24,8 +24,8 @@ errors = Console(stderr=True)
 
 
 @contextmanager
-def watching(run_folder: object) -> Iterator[Watcher]:
-    """Live progress on standard error; says how to resume when stopped."""
+def watching(run_folder: object, *, resumable: bool = True) -> Iterator[Watcher]:
+    """Live progress on standard error; says when stopped how to resume, where that can be done."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=24),
@@ -47,7 +47,8 @@ def watching(run_folder: object) -> Iterator[Watcher]:
         try:
             yield watch
         except KeyboardInterrupt:
-            errors.print(f"[yellow]stopped; what is done is kept. Go on with:[/] mohs resume {run_folder}")
+            if resumable:
+                errors.print(f"[yellow]stopped; what is done is kept. Go on with:[/] mohs resume {run_folder}")
             raise
 
 

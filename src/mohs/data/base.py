@@ -6,7 +6,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def take(self, rows: Tensor) -> Examples:
+        """Some of them, by row."""
+        return replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows])
 
     def sha256(self) -> str:
         """Of shapes, values, labels and ids: equal where the same examples are audited, whatever the file."""

@@ -78,8 +78,9 @@ class Profile:
     draws: int = 20  # forward passes averaged in one answer of a random model
 
 
-def _losses(classes: int) -> tuple[Loss, Loss, str | None]:
-    """The losses of APGD-DLR and APGD-T for a model of so many classes, and what was replaced."""
+def _losses(model: Model) -> tuple[Loss, Loss, str | None]:
+    """The losses of APGD-DLR and APGD-T for the classes that an attack may reach, and what was replaced."""
+    classes = model.classes - (model.rejected is not None)
     if classes >= 4:
         return dlr, dlr_targeted, None
     if classes == 3:
@@ -102,7 +103,7 @@ def standard(threat: Threat, model: Model) -> list[Step]:
     """AutoAttack's standard version. Croce & Hein, ICML 2020, arXiv:2003.01690; L1: ICML 2021, arXiv:2103.01208."""
     if threat.name not in ("linf", "l2", "l1"):
         raise RequestError(f"`standard` is AutoAttack's composition, which {threat} is not part of; use quick or deep")
-    short, targeted, note = _losses(model.classes)
+    short, targeted, note = _losses(model)
     if model.random:
         said = "the model is random: AutoAttack's `rand` version, every answer averaged over 20 draws"
         return [
@@ -123,7 +124,7 @@ def quick(threat: Threat, model: Model) -> list[Step]:
     """Minutes, not hours: a few targeted steps find what most attacks find."""
     if not isinstance(threat, NormThreat):
         return _transformed(threat, points=10, pgd=PGD(steps=20, restarts=2), grid=SpatialGrid(angles=11, shifts=3))
-    _, targeted, note = _losses(model.classes)
+    _, targeted, note = _losses(model)
     if threat.name == "l0":
         return [Step("pgd", (PGD(steps=20, step_size=1.0, loss=logit_difference),)), _curve(threat, 4)]
     l1 = threat.name == "l1"
@@ -139,7 +140,7 @@ def deep(threat: Threat, model: Model) -> list[Step]:
     more restarts, noisy copies of the model, and in Linf the search across kinks that outdoes them where gradients are flat."""
     if not isinstance(threat, NormThreat):
         return _transformed(threat, points=100, pgd=PGD(steps=100, step_size=0.05, restarts=10), grid=SpatialGrid(), crafted=True)
-    short, targeted, note = _losses(model.classes)
+    short, targeted, note = _losses(model)
     if threat.name == "l0":
         return [
             Step("pgd", (PGD(steps=100, step_size=1.0, loss=logit_difference, restarts=5),)),

@@ -101,21 +101,23 @@ def unit(a: Tensor) -> Tensor:
     return scaled
 
 
-class _Watch(TorchFunctionMode):
-    """Keeps what activation functions return, whoever calls them."""
+class Watch(TorchFunctionMode):
+    """Keeps `keep(a)` of what activation functions return, whoever calls them."""
 
-    def __init__(self) -> None:
-        self.seen: list[Tensor] = []
+    def __init__(self, keep: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.keep = keep
+        self.seen: list[Any] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if getattr(func, "__name__", "").partition(".")[0] in ACTIVATIONS:
-            self.seen.append(unit(out))  # at once: what follows may overwrite it
+            self.seen.append(self.keep(out))  # at once: what follows may overwrite it
         return out
 
 
 def _activations(module: nn.Module, x: Tensor) -> list[Tensor]:
-    with _Watch() as watch:
+    with Watch(unit) as watch:
         module(x)
     maps = {a.shape[2:]: a for a in watch.seen if a.ndim > 2}  # the last of each size
     return list(maps.values()) or watch.seen

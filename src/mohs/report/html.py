@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mohs.errors import RequestError
-from mohs.report import figures, pictures, queries, words
+from mohs.report import detection, figures, pictures, queries, words
 from mohs.report.policy import Requirement, check
 from mohs.report.tables import broken_by
 from mohs.store import SCHEMA, Run
@@ -68,6 +68,8 @@ def render(verdict: Verdict) -> str:
         headline=words.headline(verdict),
         threats=threats,
         probe=_probe(verdict),
+        detection=detection.read(verdict.run),
+        detections=detection,
         policy=_policy(verdict),
         findings=spec.get("findings") or [],
         curves=[threat["curve"] for threat in threats],

@@ -118,7 +118,7 @@ class ThreatVerdict:
 
     def accuracy_at(self, epsilon: float) -> float:
         """An upper bound of robust accuracy at epsilon: the share of cases not known to be broken within it."""
-        broken = int(_within(self.distance, epsilon, self.rounding).sum())
+        broken = int(within(self.distance, epsilon, self.rounding).sum())
         return (self.score.n - broken) / self.score.n if self.score.n else math.nan
 
 
@@ -166,7 +166,8 @@ def _columns(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
 
 
-def _within(distance: np.ndarray, epsilon: float, rounding: float) -> np.ndarray:
+def within(distance: np.ndarray, epsilon: float, rounding: float) -> np.ndarray:
+    """[n] bool: whether distances lie within a budget, up to rounding."""
     return np.asarray(distance <= epsilon * (1 + 1e-6) + rounding)
 
 
@@ -180,7 +181,7 @@ def _threat(plan: dict, rows: dict[str, np.ndarray], unseen: int) -> ThreatVerdi
     cases, case = np.unique(key, return_inverse=True)
     n = len(cases)
     clean, broken = rows["stage"] < 0, rows["status"] == "broken"
-    inside = broken & _within(rows["distance"], plan["epsilon"], plan["rounding"])
+    inside = broken & within(rows["distance"], plan["epsilon"], plan["rounding"])
 
     applies = np.ones(n, bool)
     applies[case[clean & (rows["status"] == "inapplicable")]] = False

@@ -44,6 +44,15 @@ class Goal(ABC):
     def gap(self, logits: Tensor, aim: Aim) -> Tensor:
         """[rows], the margin without a surplus."""
 
+    def heard(self, logits: Tensor, aim: Aim) -> Tensor:
+        """The logits as a loss should see them: a refusal serves the label and nobody else, so that the label gets the
+        probability of both, log(e^z_y + e^z_rejected), and every loss goes for model and detector at once. (The larger of
+        the two in its place follows one of them at a time, and finds less.)"""
+        if self.rejected is None:
+            return logits
+        stays = torch.logaddexp(pick(logits, aim.y), logits[:, self.rejected])
+        return _reachable(logits, self.rejected).scatter(1, aim.y[:, None], stays[:, None])
+
     def aim(self, y: Tensor, logits: Tensor, stream: Stream) -> Aim:
         """The aim of each row, from its label, its clean logits [rows, classes] and its stream."""
         return Aim(y, reference=logits)
