@@ -30,6 +30,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    with_: options.With = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     bounds: options.Bounds = "0,1",
@@ -66,6 +67,7 @@ def command(
         parse_requirement(line, texts)
     chosen: dict[str, Any] = {
         "profile": profile,
+        "defences": with_ or [],
         "goal": goal,
         "limit": limit,
         "seed": seed,

@@ -55,6 +55,14 @@ Autoencoder = Annotated[
         show_default=False,
     ),
 ]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        help="A defence before the model: `jpeg:75`; `mohs defend` lists them. An input passes them in the order given.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 
