@@ -167,4 +167,5 @@ def _steepness(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> 
     """The mean of (||gradient|| - 1)^2 at points between real and made images."""
     between = torch.lerp(fake, real, per_row(share, real)).requires_grad_()
     slope: Tensor = torch.autograd.grad(critic(between).sum(), between, create_graph=True)[0]
-    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+    steepness: Tensor = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+    return (steepness - 1).square().mean()

@@ -34,31 +34,34 @@ class KWTA(nn.Module):
 def swap_relus(module: nn.Module, ratio: float = 0.1) -> nn.Module:
     """A copy of the module in which every ReLU is a k-winners-take-all of that ratio, to be trained or fine-tuned: without,
     little of the accuracy is left. Layers `nn.ReLU` are replaced where they stand; a module that calls relu as a function is
-    traced by torch.fx, and is a graph from then on. ModelError where there is no ReLU or where it cannot be traced."""
+    traced by torch.fx, and is a graph from then on. ModelError where no ReLU is found."""
     if not 0 < ratio <= 1:
         raise ModelError(f"a k-winners-take-all of ratio {ratio} should keep a part in (0, 1]")
-    changed = copy.deepcopy(module)
+    changed = _as_layers(copy.deepcopy(module))
+    if isinstance(changed, nn.ReLU):
+        return KWTA(ratio)
     layers = [name for name, part in changed.named_modules() if isinstance(part, nn.ReLU)]
+    if not layers:
+        raise ModelError(f"{type(module).__name__} has no ReLU to swap for k-winners-take-all")
     for name in layers:
-        if not name:
-            return KWTA(ratio)
         parent, _, last = name.rpartition(".")
         setattr(changed.get_submodule(parent), last, KWTA(ratio))
+    return changed
+
+
+def _as_layers(module: nn.Module) -> nn.Module:
+    """The module, as a graph whose every ReLU is a layer where it calls some as functions; as it is where it cannot be traced."""
     try:
-        graph = traced(changed)
-    except Exception as error:  # a module may refuse to be traced in any way
-        if layers:
-            return changed
-        raise ModelError(f"{type(module).__name__} has no nn.ReLU, and torch.fx cannot look for others: {error}") from error
+        graph = traced(module)
+    except Exception:  # a module may refuse to be traced in any way
+        return module
     calls = [node for node in graph.graph.nodes if _is_relu(node)]
-    if not layers and not calls:
-        raise ModelError(f"{type(module).__name__} has no ReLU to swap for k-winners-take-all")
     if not calls:
-        return changed
-    graph.add_submodule("kwta", KWTA(ratio))
+        return module
+    graph.add_submodule("relu_called", nn.ReLU())
     for node in calls:
         with graph.graph.inserting_before(node):
-            node.replace_all_uses_with(graph.graph.call_module("kwta", node.args[:1]))
+            node.replace_all_uses_with(graph.graph.call_module("relu_called", node.args[:1]))
         graph.graph.erase_node(node)
     graph.recompile()
     return graph
