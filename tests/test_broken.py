@@ -14,7 +14,7 @@ QUICK: dict[str, Callable[[], broken.Shown]] = {
     "squeezing": lambda: broken.squeezing(24),
     "kwta": lambda: broken.kwta(24, epochs=10),
     "resize": lambda: broken.resize(12, epochs=10),
-    "defense-gan": lambda: broken.defense_gan(12, restarts=2, steps=25, training=200),
+    "defense-gan": lambda: broken.defense_gan(8, restarts=2, steps=15, training=200),
 }
 
 
