@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from mohs import attacks
 from mohs.data import Examples, load_data
+from mohs.defend.table import defended, shown
 from mohs.engine.curves import CURVE
 from mohs.engine.execute import Progress, execute
 from mohs.engine.executors import most_processes
@@ -35,6 +36,7 @@ from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
 from mohs.models.autoencoder import fit_autoencoder, load_autoencoder
+from mohs.models.checks import PROBES
 from mohs.models.contract import Finding, check_contract
 from mohs.models.cpu import threads
 from mohs.models.ensemble import surrogate
@@ -75,6 +77,7 @@ class Request(BaseModel):
     time: float | None = None
     trust_pickle: bool = False
     surrogates: list[str] = []
+    defences: list[str] = []
     perceptual_model: str | None = None
     autoencoder: str | None = None
     saliency: Method | None = None
@@ -161,8 +164,9 @@ def audit(
     model: a module in evaluation mode, a Model, or what `mohs audit` takes. data: (x [n, *input] in the bounds, y [n]),
     or what `--data` takes. surrogates: models of the adversary's own; given any, the threats' knowledge is `transfer`: one
     attack on their mean, which `model` judges once an example (a probe goes on from there). out: the run folder; without it
-    the run lives as long as the result. watch: called after every unit. options: the fields of `Request`. Raises RequestError
-    where the request is wrong, before anything is written.
+    the run lives as long as the result. watch: called after every unit. options: the fields of `Request`; `defences` among them
+    stand before the model, such as `jpeg:75`, in the order in which an input passes them. Raises RequestError where the request
+    is wrong, before anything is written.
     """
     job = make_job(model, data, threats=threats, surrogates=surrogates, **options)
     if out is not None:
@@ -222,7 +226,7 @@ def make_job(
         options["surrogates"] = [_name(part) for part in surrogates]
     request = make_request(model, data, list(parsed), options)
     profile = _profile(request)
-    subject = load(model, examples.x, request, answers)
+    subject = defended(alone(model, examples.x, request, answers), request.defences)
     check_grid(subject, parsed)
     findings = check_contract(subject, examples.x, examples.y)
     check_aids(request, parsed.values())
@@ -259,6 +263,13 @@ def make_job(
             processes=processes,
         )
     return Job(request, prepared, examples, bound, plan, findings, others)
+
+
+def alone(model: AnyModel, x: Tensor, request: Request, answers: Path | None = None) -> Model:
+    """The model of a request without its defences, which takes what they make of inputs x [n, *input]."""
+    if request.defences and request.describe is not None:
+        raise RequestError("an endpoint has its own defences: those of --with stand before models that run here")
+    return load(model, shown(x[:PROBES].float(), request.defences, request.bounds), request, answers)
 
 
 def load(model: str | Model | nn.Module, x: Tensor, request: Request, answers: Path | None = None) -> Model:
@@ -376,7 +387,7 @@ def command(request: Request) -> str:
         words += ["--threat", threat]
     for other in request.surrogates:
         words += ["--surrogate", other]
-    lists = {"attacks": "attack", "require": "require", "confident": "confident"}
+    lists = {"defences": "with", "attacks": "attack", "require": "require", "confident": "confident"}
     for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", *lists}):
         value = getattr(request, name)
         if (name, value) == ("profile", PROBE):

@@ -5,15 +5,13 @@ nearest adversarial points are known."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mohs.data.cache import kept
 from mohs.data.digits import load_digits
 from mohs.errors import UnknownName
 from mohs.models import Prepared, TorchModel, prepare
@@ -54,21 +52,14 @@ def load_demo(name: str = "demo") -> nn.Module:
     variants = {"demo": True, "demo:robust": True, "demo:standard": False}
     if name not in variants:
         raise UnknownName("embedded model", name, variants)
-    path = _cache() / f"demo-{VERSION}-{'robust' if variants[name] else 'standard'}.safetensors"
     model = DigitNet()
-    if path.exists():
-        model.load_state_dict(load_file(path))
-        return model.eval()
-    with threads(1):  # so small a network only waits for a second one
-        model = train(robust=variants[name])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(save(model.state_dict()))
-        temporary.replace(path)
-    except OSError:
-        pass  # a read-only home: the next call trains again
-    return model
+
+    def make() -> dict[str, Tensor]:
+        with threads(1):  # so small a network only waits for a second one
+            return train(robust=variants[name]).state_dict()
+
+    model.load_state_dict(kept(f"demo-{VERSION}-{'robust' if variants[name] else 'standard'}", make))
+    return model.eval()
 
 
 def example(count: int = 32, name: str = "demo") -> tuple[nn.Module, Tensor, Tensor]:
@@ -132,8 +123,3 @@ def _attacked(model: nn.Module, x0: Tensor, y: Tensor, stream: Stream) -> Tensor
         (gradient,) = torch.autograd.grad(functional.cross_entropy(model(x), y, reduction="sum"), x)
         x = threat.step(x.detach(), gradient, x0, STEP_SIZE)
     return x
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mohs"

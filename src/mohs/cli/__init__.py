@@ -29,6 +29,7 @@ COMMANDS = (
     "probe",
     "substitute",
     "universal",
+    "defend",
     "detect",
     "layers",
     "study",

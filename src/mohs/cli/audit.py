@@ -37,6 +37,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    with_: options.With = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     bounds: options.Bounds = "0,1",
@@ -81,6 +82,7 @@ def command(
     chosen: dict[str, Any] = {
         "profile": profile,
         "attacks": attack or [],
+        "defences": with_ or [],
         "goal": goal,
         "limit": limit,
         "seed": seed,

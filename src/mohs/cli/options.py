@@ -63,6 +63,14 @@ Rate = Annotated[str | None, typer.Option(help="Queries in so long, at most: `50
 Authorised = Annotated[
     bool, typer.Option("--i-am-authorised", help="Whoever runs the endpoint has agreed; asked for unless it is this machine.")
 ]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        help="A defence before the model: `jpeg:75`; `mohs defend` lists them. An input passes them in the order given.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 
