@@ -6,5 +6,6 @@ from mohs.defend.bpda import bpda
 from mohs.defend.jpeg import JPEG
 from mohs.defend.noise import GaussianNoise
 from mohs.defend.resize import ResizePad
+from mohs.defend.smooth import SmoothedModel
 
-__all__ = ["JPEG", "BitDepth", "Defence", "GaussianNoise", "ResizePad", "Transformed", "bpda", "straight_through"]
+__all__ = ["JPEG", "BitDepth", "Defence", "GaussianNoise", "ResizePad", "SmoothedModel", "Transformed", "bpda", "straight_through"]
