@@ -128,8 +128,8 @@ def _check(smoothing: Smoothing, n: int, alpha: float, p: float, least: int, pur
         raise RequestError(f"alpha, the probability of a false certificate, should lie between 0 and 1/2, and is {alpha:g}")
     if p >= 1 - 1e-12:
         raise RequestError(
-            f"no number of samples certifies so large a radius under {smoothing.noise} noise of sigma {smoothing.sigma:g}: give a "
-            "larger sigma, or a smaller radius"
+            f"no number of samples certifies so large a radius under {smoothing.noise} noise of sigma {smoothing.sigma:g}: give "
+            "a larger sigma, or a smaller radius"
         )
     if n < least:
         raise RequestError(
@@ -290,8 +290,8 @@ def certify(
 ) -> Smoothed:
     """Certify a model smoothed by noise on labelled examples.
 
-    model, data: as `mohs.audit` takes them. sigma: standard deviation of the noise, in the units of the input. norm: `l2`, `l1` or
-    `linf`; noise: `gaussian`, `laplace` or `uniform`, what is usual for the norm without one. samples, selection: n and n0 of the
+    model, data: as `mohs.audit` takes them. sigma: standard deviation of the noise, in the units of the input. norm: `l2`, `l1`
+    or `linf`; noise: `gaussian`, `laplace` or `uniform`, what is usual for the norm without one. samples, selection: n and n0 of the
     paper. alpha: the probability of a false certificate, of each example. at_radius: ask of this radius alone, in as few samples
     as it takes. radii: where certified accuracy is told; evenly spaced without any. denoiser: a module, or where to load one
     from, put before the model (Salman, Sun, Yang, Kapoor, Kolter, NeurIPS 2020, arXiv:2003.01908): trained on noisy
@@ -320,9 +320,7 @@ def certify(
         )
     prepared = prepare(subject, examples.x[:8], rows=rows)
     started = time.perf_counter()
-    found = certify_points(
-        prepared, examples.x, examples.y, rule, n0=selection, seed=seed, ids=examples.ids, watch=watch
-    )
+    found = certify_points(prepared, examples.x, examples.y, rule, n0=selection, seed=seed, ids=examples.ids, watch=watch)
     about = {"model": subject.name, "sha256": subject.fingerprint(), "data": examples.name, "seed": seed, "rows": rows}
     result = Smoothed(
         found,
@@ -340,7 +338,7 @@ def certify(
 
 
 def denoised(model: Model, denoiser: str | nn.Module, x: Tensor, trust_pickle: bool = False) -> Model:
-    """The model behind a denoiser, a module [n, *input] -> [n, *input], a `package.module:factory` or a .pt2 or TorchScript file."""
+    """The model behind a denoiser [n, *input] -> [n, *input]: a module, `package.module:factory`, a .pt2 or TorchScript file."""
     name = denoiser if isinstance(denoiser, str) else type(denoiser).__name__
     module = load_module(denoiser, model.device, trust_pickle) if isinstance(denoiser, str) else denoiser
     with torch.no_grad():

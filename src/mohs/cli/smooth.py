@@ -35,9 +35,7 @@ def command(
     at_radius: Annotated[
         float | None, typer.Option(help="Ask of this radius alone, in as few samples as it takes.", show_default=False)
     ] = None,
-    radius: Annotated[
-        str | None, typer.Option(help="Where certified accuracy is told: 0.25,0.5.", show_default=False)
-    ] = None,
+    radius: Annotated[str | None, typer.Option(help="Where certified accuracy is told: 0.25,0.5.", show_default=False)] = None,
     denoiser: Annotated[
         str | None,
         typer.Option(help="A module put before the model: `package.module:factory`, a .pt2 file.", show_default=False),

@@ -8,4 +8,14 @@ from mohs.defend.noise import GaussianNoise
 from mohs.defend.resize import ResizePad
 from mohs.defend.smooth import SmoothedModel
 
-__all__ = ["JPEG", "BitDepth", "Defence", "GaussianNoise", "ResizePad", "SmoothedModel", "Transformed", "bpda", "straight_through"]
+__all__ = [
+    "JPEG",
+    "BitDepth",
+    "Defence",
+    "GaussianNoise",
+    "ResizePad",
+    "SmoothedModel",
+    "Transformed",
+    "bpda",
+    "straight_through",
+]

@@ -21,27 +21,29 @@ class SmoothedModel(Defence):
 
     noise: `gaussian`, `laplace` or `uniform`, of standard deviation sigma in the units of the input. Where the two first classes
     could be equally likely, by the two-sided exact test at level alpha, it abstains: that is the class `rejected`, one
-    more than the model's own, where no goal is reached. Its logits are those of votes, log((votes + 1/2) / (samples + classes / 2)),
-    and `rejected` stands half a vote below what the first class must have.
-    Votes have no derivative; gradients are those of the logarithm of the mean softmax over the same draws, the loss of Salman et al.,
-    NeurIPS 2019, arXiv:1906.04584, so that attacks go through it. A step costs `samples` forward passes, and with a gradient
+    more than the model's own, where no goal is reached. Its logits are log((votes + 1/2) / (samples + classes / 2)), and
+    `rejected` stands half a vote below what the first class must have.
+    Votes have no derivative; gradients are those of the logarithm of the mean softmax over the same draws, the loss of Salman et
+    al., NeurIPS 2019, arXiv:1906.04584, so that attacks go through it. A step costs `samples` forward passes, and with a gradient
     another and `samples` backward passes; the draws are one after another, so that memory is that of one.
     Cohen, Rosenfeld, Kolter, ICML 2019, arXiv:1902.02918.
     """
 
-    def __init__(
-        self, model: Model, *, sigma: float, noise: str = "gaussian", samples: int = 100, alpha: float = 0.001
-    ) -> None:
+    def __init__(self, model: Model, *, sigma: float, noise: str = "gaussian", samples: int = 100, alpha: float = 0.001) -> None:
         if not 0 < sigma < math.inf:
             raise ModelError(f"a noise of sigma {sigma:g} should be above 0")
         if noise not in NOISES:
             raise UnknownName("noise", noise, NOISES)
         if not 0 < alpha < 1:
-            raise ModelError(f"alpha, the probability of a wrong answer in place of none, should lie between 0 and 1, not {alpha:g}")
+            raise ModelError(
+                f"alpha, the probability of a wrong answer in place of none, should lie between 0 and 1, not {alpha:g}"
+            )
         if samples < (least := 1 + math.ceil(-math.log2(alpha))):
             raise ModelError(f"{samples} samples never answer at alpha = {alpha:g}, even if all agree; give at least {least}")
         if model.rejected is not None:
-            raise ModelError(f"{model.name} rejects inputs by itself, and votes for that are not defined; smooth the model behind")
+            raise ModelError(
+                f"{model.name} rejects inputs by itself, and votes for that are not defined; smooth the model behind"
+            )
         super().__init__(model, f"votes of {samples} under {noise} noise {sigma:g} (alpha {alpha:g})", random=True)
         self.sigma, self.noise, self.samples, self.alpha = sigma, noise, samples, alpha
         self.classes, self.rejected = model.classes + 1, model.classes
