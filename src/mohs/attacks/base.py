@@ -118,7 +118,7 @@ class Attack(Settings, ABC):
         threat.check(x[:1])
         goal.check(judge.model.classes)
         self.check(threat, goal, judge.model)
-        goal = self.demanded(goal)
+        goal = replace(self.demanded(goal), rejected=judge.model.rejected)
         stop = threat.epsilon < torch.inf if stop is None else stop
         cohort = max(1, 2 * judge.rows // self.width(threat))
         outcomes = []

@@ -38,9 +38,9 @@ LEAST_P = 0.001  # of the Kolmogorov-Smirnov test, for a fit to stand
 class Scores:
     """Of n examples and the T classes each could be moved to; float64.
 
-    classes [n, T]: those classes, -1 where there is none. margin [n, T]: z_y - z_class at the example; 0 where it is wrong already.
-    lipschitz [n, T]: the location of the reverse Weibull fit to the batch maxima, or their largest where `fitted` [n, T] is
-    False: no fit could be had, or the Kolmogorov-Smirnov test rejects it. steepest [n, T]: the largest gradient norm seen.
+    classes [n, T]: those classes, -1 where there is none. margin [n, T]: z_y - z_class at x, 0 where x is wrong
+    already. lipschitz [n, T]: the location of the reverse Weibull fit to the batch maxima, or their largest where `fitted` [n, T]
+    is False: no fit could be had, or the Kolmogorov-Smirnov test rejects it. steepest [n, T]: the largest gradient norm seen.
     bound [n, T]: min(margin / lipschitz, R).
     """
 

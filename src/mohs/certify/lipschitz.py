@@ -160,7 +160,7 @@ class _Constants(fx.Interpreter):
 
 
 def spectral_norm(f: Affine, x: Tensor, iterations: int = ITERATIONS, tolerance: float = 1e-6) -> float:
-    """The largest singular value of the linear part of an affine f of inputs like x [1, *input], by power iteration: from below."""
+    """The largest singular value of an affine f's linear part on inputs like x [1, *input], by power iteration: from below."""
     zero = f(torch.zeros_like(x))
     v = Stream.of(0, torch.zeros(1, dtype=torch.int64)).at("power").normal(*x.shape[1:]).to(x)
     before = 0.0

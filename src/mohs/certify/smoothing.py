@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Fixed:
     alpha: float = 0.001
 
     def __post_init__(self) -> None:
-        _check(self.smoothing, self.n, self.alpha, 0.5, confidence.draws_needed(0.5, self.alpha), "to certify anything")
+        _check(self.smoothing, self.n, self.alpha, 0.5, lambda: confidence.draws_needed(0.5, self.alpha), "to certify anything")
 
     @cached_property
     def needed(self) -> int:
@@ -95,7 +95,7 @@ class AtRadius:
     def __post_init__(self) -> None:
         if not 0 < self.r < math.inf:
             raise RequestError(f"a radius of {self.r:g} should be above 0")
-        _check(self.smoothing, self.n, self.alpha, self.p, self._least(), f"to certify a radius of {self.r:g}")
+        _check(self.smoothing, self.n, self.alpha, self.p, self._least, f"to certify a radius of {self.r:g}")
 
     @property
     def p(self) -> float:
@@ -117,13 +117,11 @@ class AtRadius:
 
     def _least(self) -> int:
         """The fewest draws that are evidence enough, all hits."""
-        if not 0.5 < self.p < 1 or not 0 < self.alpha < 1:
-            return 0  # `_check` says so
         counts = np.geomspace(1, 1e9, 20_000).astype(np.int64)
         return int(counts[np.searchsorted(self._evidence(counts, counts), self._wanted)])
 
 
-def _check(smoothing: Smoothing, n: int, alpha: float, p: float, least: int, purpose: str) -> None:
+def _check(smoothing: Smoothing, n: int, alpha: float, p: float, least: Callable[[], int], purpose: str) -> None:
     if not 0 < alpha < 0.5:
         raise RequestError(f"alpha, the probability of a false certificate, should lie between 0 and 1/2, and is {alpha:g}")
     if p >= 1 - 1e-12:
@@ -131,10 +129,10 @@ def _check(smoothing: Smoothing, n: int, alpha: float, p: float, least: int, pur
             f"no number of samples certifies so large a radius under {smoothing.noise} noise of sigma {smoothing.sigma:g}: give "
             "a larger sigma, or a smaller radius"
         )
-    if n < least:
+    if n < (needed := least()):
         raise RequestError(
             f"{n} samples are too few {purpose} at a confidence of {1 - alpha:g}, even if all of them agree: give at least "
-            f"{least:,}, or a larger sigma"
+            f"{needed:,}, or a larger sigma"
         )
 
 
@@ -175,11 +173,15 @@ def certify_points(
     going = predicted >= 0 if y is None else (predicted >= 0) & (predicted == y.cpu().numpy())
     while going.any():
         rows, labels = sampler(np.where(going, rule.n - seen, 0))
-        np.add.at(hits, rows, labels == predicted[rows])
-        np.add.at(seen, rows, 1)
-        touched = np.unique(rows)
-        going[touched] = rule.undecided(hits[touched], seen[touched])
-        if watch and not going[touched].all():
+        first = np.searchsorted(rows, rows)  # in ascending order
+        block = (np.arange(len(rows)) - first) // sampler.block
+        for k in range(int(block.max()) + 1):  # looked at after every block, however many came at once
+            part = rows[(block == k) & going[rows]]
+            np.add.at(hits, part, labels[(block == k) & going[rows]] == predicted[part])
+            np.add.at(seen, part, 1)
+            touched = np.unique(part)
+            going[touched] = rule.undecided(hits[touched], seen[touched])
+        if watch:
             watch(int((~going).sum()), len(x))
     radius = rule.radius(hits, seen)
     spent = (seen >= rule.n) & (radius == 0) & isinstance(rule, AtRadius)
@@ -291,9 +293,9 @@ def certify(
     """Certify a model smoothed by noise on labelled examples.
 
     model, data: as `mohs.audit` takes them. sigma: standard deviation of the noise, in the units of the input. norm: `l2`, `l1`
-    or `linf`; noise: `gaussian`, `laplace` or `uniform`, what is usual for the norm without one. samples, selection: n and n0 of the
-    paper. alpha: the probability of a false certificate, of each example. at_radius: ask of this radius alone, in as few samples
-    as it takes. radii: where certified accuracy is told; evenly spaced without any. denoiser: a module, or where to load one
+    or `linf`; noise: `gaussian`, `laplace` or `uniform`, what is usual for the norm without one. samples, selection: n and n0 of
+    the paper. alpha: the probability of a false certificate, of each example. at_radius: ask of this radius alone, in as few
+    samples as it takes. radii: where certified accuracy is told; evenly spaced without any. denoiser: a module, or where to load one
     from, put before the model (Salman, Sun, Yang, Kapoor, Kolter, NeurIPS 2020, arXiv:2003.01908): trained on noisy
     inputs, it makes of a model that was not one that stands the noise. out: a folder for `save`. Raises RequestError.
     """
@@ -304,8 +306,7 @@ def certify(
     for radius in radii:
         if at_radius is None and radius > 0:
             p = kind.probability(radius)
-            needed = confidence.draws_needed(p, alpha) if p < 1 - 1e-12 else 0
-            _check(kind, samples, alpha, p, needed, f"to certify a radius of {radius:g}")
+            _check(kind, samples, alpha, p, partial(confidence.draws_needed, p, alpha), f"to certify a radius of {radius:g}")
     if isinstance(model, str):
         x = examples.x
         subject = load_model(model, x=x, bounds=bounds, outputs=outputs, device=device, trust_pickle=trust_pickle)
