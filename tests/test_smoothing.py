@@ -252,11 +252,11 @@ def test_predict_votes_abstains_and_can_be_attacked() -> None:
 
 
 def test_no_attack_breaks_what_is_certified() -> None:
-    x, y = points(0.1, 0.2, 0.3, 0.5, 0.6), torch.ones(5, dtype=torch.int64)
+    x, y = points(0.02, 0.05, 0.3, 0.5, 0.6), torch.ones(5, dtype=torch.int64)
     sigma, radius = 0.25, 0.35
     model = as_model(halves(), x, (-9.0, 9.0))
     held = certify_points(prepare(model, x), x, y, AtRadius(smoothing("l2", sigma, 4), radius, 5000)).radius > 0
-    outcome = PGD(steps=3)(SmoothedModel(model, sigma=sigma, samples=20), x, y, threat=f"l2:{radius}")
+    outcome = PGD(steps=3, step_size=1.0)(SmoothedModel(model, sigma=sigma, samples=20), x, y, threat=f"l2:{radius}")
     assert held.tolist() == [False, False, False, True, True]
     assert outcome.broken[:2].all()
     assert not outcome.broken[torch.from_numpy(held)].any()

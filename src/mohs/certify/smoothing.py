@@ -295,9 +295,9 @@ def certify(
     model, data: as `mohs.audit` takes them. sigma: standard deviation of the noise, in the units of the input. norm: `l2`, `l1`
     or `linf`; noise: `gaussian`, `laplace` or `uniform`, what is usual for the norm without one. samples, selection: n and n0 of
     the paper. alpha: the probability of a false certificate, of each example. at_radius: ask of this radius alone, in as few
-    samples as it takes. radii: where certified accuracy is told; evenly spaced without any. denoiser: a module, or where to load one
-    from, put before the model (Salman, Sun, Yang, Kapoor, Kolter, NeurIPS 2020, arXiv:2003.01908): trained on noisy
-    inputs, it makes of a model that was not one that stands the noise. out: a folder for `save`. Raises RequestError.
+    samples as it takes. radii: where certified accuracy is told; evenly spaced without any. denoiser: a module, or where to load
+    one from, put before the model: trained on noisy inputs, it makes of a model that was not one that stands the noise (Salman,
+    Sun, Yang, Kapoor, Kolter, NeurIPS 2020, arXiv:2003.01908). out: a folder for `save`. Raises RequestError.
     """
     folder = place(out) if out is not None else None
     examples = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed)
