@@ -23,7 +23,7 @@ from mohs.certify.radii import smoothing
 from mohs.certify.smoothing import AtRadius, Fixed, certify_points
 from mohs.models import Prepared, as_model, prepare
 
-IMAGES, TURNS, ALPHA, BATCH = 4, 5, 0.001, 128
+IMAGES, TURNS, ALPHA, BATCH = 4, 3, 0.001, 128
 
 
 def plain(module: nn.Module, x: Tensor, sigma: float, n0: int, n: int) -> tuple[int, int, float]:

@@ -176,8 +176,9 @@ def certify_points(
         first = np.searchsorted(rows, rows)  # in ascending order
         block = (np.arange(len(rows)) - first) // sampler.block
         for k in range(int(block.max()) + 1):  # looked at after every block, however many came at once
-            part = rows[(block == k) & going[rows]]
-            np.add.at(hits, part, labels[(block == k) & going[rows]] == predicted[part])
+            now = (block == k) & going[rows]
+            part = rows[now]
+            np.add.at(hits, part, labels[now] == predicted[part])
             np.add.at(seen, part, 1)
             touched = np.unique(part)
             going[touched] = rule.undecided(hits[touched], seen[touched])
