@@ -23,9 +23,7 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant("certify/smoothing.py", 'stream.at("estimation")', 'stream.at("selection")', "test_smoothing.py"),
-    Mutant(
-        "certify/smoothing.py", "(block == k) & going[rows]", "block == k", "test_smoothing.py"
-    ),
+    Mutant("certify/smoothing.py", "(block == k) & going[rows]", "block == k", "test_smoothing.py"),
     Mutant("certify/confidence.py", "stats.beta.ppf(alpha,", "stats.beta.ppf(alpha / 2,", "test_smoothing.py"),
     Mutant("certify/confidence.py", "np.log(part) - math.log(width)", "np.log(part)", "test_smoothing.py"),
     Mutant("certify/sampling.py", "<= self.guide.slack)", "< 0)", "test_smoothing.py"),

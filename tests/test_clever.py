@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from mohs.certify.clever import DUAL, clever, clever_points, in_ball, location
+from mohs.certify.clever import clever, clever_points, in_ball, location
 from mohs.certify.lipschitz import network_bound, spectral_norm
 from mohs.errors import ModelError, RequestError, ThreatError
 from mohs.models import as_model, prepare
@@ -35,7 +35,7 @@ def test_on_a_linear_model_it_is_the_distance_by_the_fallback(norm: str, goal: s
     y[0] = (y[0] + 1) % 4
     found = clever_points(prepare(as_model(module, x), x[:8]), x, y, norm=norm, goal=goal, radius=99.0, batches=3, per_batch=8)
     w = module.weight.detach()
-    apart = torch.linalg.vector_norm((w[y][:, None] - w[None]).double(), DUAL[norm], dim=2)
+    apart = torch.linalg.vector_norm((w[y][:, None] - w[None]).double(), {"linf": 1, "l2": 2, "l1": math.inf}[norm], dim=2)
     distance = (z.gather(1, y[:, None]) - z).double() / apart
     distance[torch.arange(9), y] = math.inf
     if goal != "untargeted":

@@ -115,6 +115,9 @@ class _Constants(fx.Interpreter):
             layer = self.fetch_attr(str(node.target))
             scale = (layer.running_var + layer.eps).rsqrt() * (1 if layer.weight is None else layer.weight)
             return float(scale.abs().max())
+        if kind is ATEN.batch_norm.default:
+            _, weight, _, _, variance, _, _, eps, *_ = args
+            return float(((variance + eps).rsqrt() * (1 if weight is None else weight)).abs().max())
         if kind is nn.MaxPool2d:
             layer = self.fetch_attr(str(node.target))
             pairs = zip(*(v if isinstance(v, tuple) else (v, v) for v in (layer.kernel_size, layer.stride)), strict=True)
