@@ -245,6 +245,19 @@ def detectors() -> dict[str, Any]:
     }
 
 
+def smoothing() -> dict[str, Any]:
+    """Certificates under noise: time beside a plain loop and the bare model, the price of one radius, false certificates."""
+    at = [("cifar_cnn_a_adv", 0.12, 0.1), ("cifar_resnet4b_adv", 0.25, 0.25), ("cifar_resnet4b_adv", 0.25, 0.5)]
+    return {
+        "time": [
+            call(sys.executable, "smoothing", "time", *c)
+            for c in [("cifar_resnet20", 0.12, 1500), ("cifar_resnet4b_adv", 0.25, 10000)]
+        ],
+        "at_radius": [call(sys.executable, "smoothing", "at", *c) for c in at],
+        "simulated": [call(sys.executable, "smoothing", "simulate", p) for p in (0.6915, 0.9772)],
+    }
+
+
 MINIMAL = [  # case, images, norms, budgets in passes
     ("cifar_cnn_a_adv", 128, ("l2",), (100, 200, 1000, 2000)),
     ("cifar_cnn_a_adv", 64, ("linf", "l1", "l0"), (100, 200, 1000)),
@@ -370,6 +383,7 @@ BENCHES = {
         stopping,
         pgd40,
         memory,
+        smoothing,
         kills,
         probe_kills,
         faulty_server,

@@ -22,6 +22,17 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    Mutant("certify/smoothing.py", 'stream.at("estimation")', 'stream.at("selection")', "test_smoothing.py"),
+    Mutant("certify/smoothing.py", "(block == k) & going[rows]", "block == k", "test_smoothing.py"),
+    Mutant("certify/confidence.py", "stats.beta.ppf(alpha,", "stats.beta.ppf(alpha / 2,", "test_smoothing.py"),
+    Mutant("certify/confidence.py", "np.log(part) - math.log(width)", "np.log(part)", "test_smoothing.py"),
+    Mutant("certify/sampling.py", "<= self.guide.slack)", "< 0)", "test_smoothing.py"),
+    Mutant("certify/radii.py", "(1 - p)) / math.sqrt(2)", "(1 - p))", "test_smoothing.py"),
+    Mutant("defend/smooth.py", "binom.isf(alpha / 2,", "binom.isf(alpha,", "test_smoothing.py"),
+    Mutant("attacks/base.py", ", rejected=judge.model.rejected)", ")", "test_smoothing.py"),
+    Mutant("certify/clever.py", '"l1": math.inf}', '"l1": 1.0}', "test_clever.py"),
+    Mutant("certify/clever.py", "p >= LEAST_P", "p >= 0", "test_clever.py"),
+    Mutant("certify/lipschitz.py", "(f(torch.ones_like(x)) - zero)", "f(torch.ones_like(x))", "test_clever.py"),
     Mutant("serve/blacklight.py", "self.matches(fingerprint) > self", "self.matches(fingerprint) >= self", "test_guard.py"),
     Mutant("serve/prada.py", "if distance > self.threshold:", "if distance >= 0:", "test_guard.py"),
     Mutant("serve/limits.py", "self.tokens = min(self.burst,", "self.tokens = max(self.burst,", "test_guard.py"),

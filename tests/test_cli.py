@@ -650,6 +650,49 @@ def test_a_curve_is_a_run_with_a_table(mohs_: Mohs, tmp_path: Path):
         assert part in table.out
 
 
+def test_smoothing_is_a_table_a_page_and_json(mohs_: Mohs, tmp_path: Path):
+    words = ("smooth", "demo", "--data", "digits", "--limit", 6, "--sigma", 0.2, "--samples", 300, "--radius", "0,1/10")
+    done = mohs_(*words, "--out", "out")
+    assert done.code == 0
+    assert "certified accuracy" in done.out
+    assert "of the smoothed classifier" in done.out
+    again = mohs_(*words, "--json").json
+    kept = json.loads((tmp_path / "out/smoothing.json").read_text())
+    assert [row["radius"] for row in again["certified_accuracy"]] == [0, 0.1]
+    assert again["examples"] == kept["examples"]
+    assert (tmp_path / "out/report.html").is_file()
+
+
+def test_clever_is_a_table_a_page_and_json(mohs_: Mohs, tmp_path: Path):
+    words = ("clever", "demo", "--data", "digits", "--limit", 3, "--batches", 3, "--per-batch", 16, "--out", "out")
+    done = mohs_(*words)
+    assert done.code == 0
+    assert "an estimate, not a certificate" in done.out
+    found = mohs_(*words, "--json", "--no-attack").json
+    assert [row["attack"] for row in found["examples"]] == [None] * 3
+    assert all(row["product"] <= row["clever"] for row in found["examples"])
+    assert (tmp_path / "out/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("smooth", "demo", "--data", "digits", "--sigma", 0), "certifies nothing"),
+        (("smooth", "demo", "--data", "digits", "--sigma", 0.2, "--samples", 5), "at least 10"),
+        (("smooth", "demo", "--data", "digits", "--sigma", 0.2, "--norm", "l0"), "no certificate for 'l0'"),
+        (("smooth", "demo", "--data", "digits", "--sigma", 0.2, "--radius", "x"), "not a number"),
+        (("clever", "demo", "--data", "digits", "--norm", "l0"), "has no norm 'l0'"),
+    ],
+)
+def test_a_bound_that_cannot_be_had_is_exit_2_and_writes_nothing(
+    mohs_: Mohs, tmp_path: Path, words: tuple[object, ...], said: str
+):
+    done = mohs_(*words)
+    assert done.code == 2
+    assert said in done.said
+    assert nothing(tmp_path)
+
+
 def test_attacks_on_surrogates_are_judged_once_an_example(mohs_: Mohs, tmp_path: Path):
     words = ["audit", "demo", "--data", "digits", "--limit", "16", "--threat", "linf:0.3", "--profile", "quick", "--out", "t"]
     done = mohs_(*words, "--surrogate", "demo:standard", "--surrogate", "demo", "--json")

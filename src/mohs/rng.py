@@ -92,3 +92,9 @@ class Stream:
     def permutation(self, n: int) -> Tensor:
         """int64 [rows, n], a uniform permutation a row."""
         return self.bits(n).argsort(dim=1)
+
+    def generators(self) -> list[torch.Generator]:
+        """A generator of torch's own a row, seeded at this address, for bulk draws: normal numbers in a twelfth of the time of
+        `normal` on a CPU. Its draws follow one another, so let nobody but the row itself say how many are taken at once."""
+        made = [torch.Generator(self.keys.device) for _ in self.keys]
+        return [generator.manual_seed(key) for generator, key in zip(made, self.keys.tolist(), strict=True)]

@@ -119,8 +119,7 @@ class Attack(Settings, ABC):
         judge = prepared.judge
         threat = threat.facing(judge.model)
         threat.check(x[:1])
-        if judge.model.rejected is not None:
-            goal = replace(goal, rejected=judge.model.rejected)
+        goal = replace(goal, rejected=judge.model.rejected)
         goal.check(judge.model.classes)
         self.check(threat, goal, judge.model)
         goal = self.demanded(goal)

@@ -31,6 +31,8 @@ COMMANDS = (
     "universal",
     "defend",
     "detect",
+    "smooth",
+    "clever",
     "layers",
     "study",
     "train",

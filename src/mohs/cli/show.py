@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,15 @@ def watching(run_folder: object, *, resumable: bool = True) -> Iterator[Watcher]
             if resumable:
                 errors.print(f"[yellow]stopped; what is done is kept. Go on with:[/] mohs resume {run_folder}")
             raise
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Live progress of examples on standard error: call it with how many are done, of how many."""
+    columns = (TextColumn(f"[bold]{what}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, n: bars.update(task, completed=done, total=n)
 
 
 def finish(run: Run, verdict: Verdict, as_json: bool, require: list[str], confident: list[str], out: Path | None = None) -> int:

@@ -12,6 +12,7 @@ from mohs.defend.kwta import KWTA, swap_relus, with_kwta
 from mohs.defend.median import Median
 from mohs.defend.noise import GaussianNoise
 from mohs.defend.resize import ResizePad
+from mohs.defend.smooth import SmoothedModel
 from mohs.defend.squeezing import feature_squeezing
 from mohs.defend.table import defended, parse_defence
 from mohs.defend.thermometer import Thermometer
@@ -28,6 +29,7 @@ __all__ = [
     "MeanProbability",
     "Median",
     "ResizePad",
+    "SmoothedModel",
     "Thermometer",
     "TotalVariation",
     "Transformed",

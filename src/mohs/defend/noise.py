@@ -1,7 +1,11 @@
-"""Gaussian noise on the input."""
+"""Noise on the input."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from mohs.defend.base import Defence
@@ -24,3 +28,26 @@ class GaussianNoise(Defence):
 
     def transform(self, x: Tensor, stream: Stream) -> Tensor:
         return x + stream.normal(*x.shape[1:]).to(x) * self.sigma
+
+
+def gaussian(out: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    return out.normal_(0.0, sigma, generator=generator)
+
+
+def laplace(out: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    """The difference of two exponential draws has a Laplace distribution."""
+    rate = math.sqrt(2) / sigma
+    other = torch.empty_like(out).exponential_(rate, generator=generator)
+    return out.exponential_(rate, generator=generator).sub_(other)
+
+
+def uniform(out: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+    return out.uniform_(-math.sqrt(3) * sigma, math.sqrt(3) * sigma, generator=generator)
+
+
+# Independent draws of mean 0 and standard deviation sigma, in place.
+NOISES: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
+    "gaussian": gaussian,
+    "laplace": laplace,
+    "uniform": uniform,
+}

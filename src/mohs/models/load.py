@@ -69,6 +69,24 @@ def load_model(
     raise RequestError(f"{source!r} is no model that mohs knows; {ACCEPTED}")
 
 
+def load_module(source: str, device: torch.device, trust_pickle: bool = False) -> nn.Module:
+    """A module that is no classifier: `package.module:factory`, a .pt2 file of any batch size or TorchScript."""
+    suffix = Path(source).suffix.lower()
+    if suffix == ".pt2":
+        graph, batch = load_exported(_file(source), device, trust_pickle)
+        if batch is not None:
+            raise ModelError(f"{source} takes {batch} rows alone; export it with a dynamic batch size")
+        return graph
+    if suffix in (".ts", ".pt", ".pth"):
+        return load_torchscript(_file(source), device, trust_pickle)
+    if source.count(":") != 1:
+        raise RequestError(f"{source!r} is no module that mohs knows: give package.module:factory, a .pt2 or a TorchScript file")
+    module = call_factory(source)
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{source} is a {type(module).__name__}; expected a torch.nn.Module")
+    return _on(module, device)
+
+
 def as_model(
     model: Model | nn.Module,
     x: Tensor,
