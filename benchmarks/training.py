@@ -1,0 +1,206 @@
+"""Training, measured: python -m benchmarks.training cost | digits RECIPE SEED | cifar SEED | kills N. One JSON line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import mohs
+from benchmarks.cases import folder, zoo
+from mohs.demo import DigitNet
+from mohs.hardening import harden
+from mohs.models.cpu import threads
+from mohs.networks import build
+from mohs.threat import Linf
+from mohs.train import parse
+from mohs.train.loop import Task, fit
+from mohs.train.training import Training
+
+# recipe: settings beside those that all share; epochs so that two minutes of one core suffice
+DIGITS: dict[str, dict[str, Any]] = {
+    "standard": {"epochs": 60},
+    "pgd": {"epochs": 80, "steps": 7},
+    "trades": {"epochs": 70, "steps": 7},
+    "mart": {"epochs": 70, "steps": 7},
+    "pgd+awp": {"epochs": 70, "steps": 7},
+    "fast": {"epochs": 150},
+    "free": {"epochs": 320, "replays": 4},
+    "alp": {"epochs": 60, "steps": 7},
+    "distillation": {"epochs": 60},
+    "gaussian": {"epochs": 60},
+}
+SHARED = {"batch": 64, "optimizer": "adamw", "rate": 3e-3, "keep": "last"}
+
+
+def digits(recipe: str, seed: int) -> dict[str, Any]:
+    """A recipe on the embedded digits at linf:0.2: clean, `standard` on the 450 held-out ones, and under what is transferred
+    to it from the embedded standard network."""
+    with tempfile.TemporaryDirectory() as out, threads(1):
+        torch.manual_seed(seed)
+        started = time.process_time()
+        settings = {**SHARED, **DIGITS[recipe], "seed": seed, "recipe": recipe, "threat": "linf:0.2", "test": "digits"}
+        found = harden(DigitNet(), "digits:train", out=Path(out) / "run", **settings)
+        spent = time.process_time() - started
+        audit = mohs.audit(found.network, "digits", threats=["linf:0.2"], profile="standard")
+        carried = mohs.audit(found.network, "digits", threats=["linf:0.2"], profile="quick", surrogates=["demo:standard"])
+    (transfer,) = carried.robust_accuracy.values()
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "settings": settings,
+        "processor_seconds": spent,
+        "clean": audit.clean_accuracy,
+        "standard": audit.robust_accuracy["linf:0.2"],
+        "quick": found.after.robust_accuracy["linf:0.2"] if found.after else None,
+        "transfer": transfer,
+        "notes": [row["note"] for row in found.history if row["note"].startswith("broke")],
+    }
+
+
+def cifar(seed: int, epochs: int = 90) -> dict[str, Any]:
+    """Fast on the Wong-Kolter network at 2/255, one thread: the last weights under `standard` on sdp200, clean on the 10,000
+    JPEG copies."""
+    cases = zoo()
+    x, y = cases.data("cifar10", "train")
+    with tempfile.TemporaryDirectory() as out, threads(1):
+        started, wall = time.process_time(), time.perf_counter()
+        settings = {"epochs": epochs, "batch": 128, "rate": 0.1, "keep": "last", "seed": seed, "augment": ("crop:2", "flip")}
+        settings |= {"validate": 0.02, "weight_decay": 5e-4, "recipe": "fast", "threat": f"linf:{2 / 255}"}
+        found = harden("wk-cnn", (x, y), out=Path(out) / "run", **settings)
+        spent, wall = time.process_time() - started, time.perf_counter() - wall
+    known = json.loads((folder() / "ground_truth.json").read_text())["sdp200"]["cifar10"]
+    images, labels, where = cases.data("cifar10", lossless=True)
+    rows = torch.tensor([where.tolist().index(i) for i in known])
+    test_x, test_y = cases.data("cifar10")
+    with torch.no_grad():
+        clean = torch.cat([found.network(part).argmax(1) for part in test_x.split(500)]).eq(test_y).float().mean()
+    audit = mohs.audit(found.network, (images[rows], labels[rows]), threats=[f"linf:{2 / 255}"], profile="standard")
+    return {
+        "seed": seed,
+        "settings": settings,
+        "processor_seconds": spent,
+        "seconds": wall,
+        "clean_jpeg_10000": float(clean),
+        "standard_sdp200": audit.robust_accuracy[f"linf:{2 / 255}"],
+        "clean_sdp200": audit.clean_accuracy,
+        "epochs": found.history[:: max(1, epochs // 10)],
+    }
+
+
+COST = {  # passes of a step: F, Bx (backward to the input), Bw (to the weights)
+    "standard": (1, 0, 1),
+    "fast": (2, 2, 1),
+    "pgd": (8, 8, 1),
+    "trades": (10, 9, 2),
+    "free": (1, 1, 1),
+}
+
+
+def cost(images: int = 2560) -> dict[str, Any]:
+    """Seconds of an epoch over the passes that the recipe is made of, each measured on the same network and batches."""
+    x, y = torch.rand(images, 3, 32, 32), torch.arange(images) % 10
+    rows: dict[str, Any] = {}
+    with threads(1):
+        unit = passes(x[:128], y[:128])
+        for name, (forward, to_input, to_weights) in COST.items():
+            options = {"steps": 7} if name in ("pgd", "trades") else {"replays": 1} if name == "free" else {}
+            recipe, _ = parse(name, dict(options))
+            spent = epoch(recipe, x, y)
+            count = images / 128 * (forward * unit["F"] + to_input * unit["Bx"] + to_weights * unit["Bw"])
+            rows[name] = {"seconds": spent, "count": count, "over_count": spent / count}
+    return {"unit": unit, "recipes": rows}
+
+
+def epoch(recipe: Any, x: Tensor, y: Tensor) -> float:
+    """Processor seconds of an epoch, without validation, the least of two."""
+    spent = []
+    for _ in range(2):
+        seen: list[float] = []
+        network = build("wk-cnn", shape=(3, 32, 32), classes=10)
+        task = Task(network, recipe, x, y, x[:2], y[:2], 10, Training(epochs=2, batch=128, rate=0.01), Linf(2 / 255))
+        with tempfile.TemporaryDirectory() as out:
+            fit(task, Path(out), lambda e, seen=seen: seen.append(e.seconds))
+        spent += seen
+    return min(spent)
+
+
+def passes(x: Tensor, y: Tensor) -> dict[str, float]:
+    """Median seconds of a forward pass in training, of the backward pass to the input, and to the weights."""
+    network = build("wk-cnn", shape=(3, 32, 32), classes=10).train()
+    weights = list(network.parameters())
+
+    def timed(call: Callable[[], object]) -> float:
+        spent = []
+        for _ in range(30):
+            started = time.perf_counter()
+            call()
+            spent.append(time.perf_counter() - started)
+        return median(spent)
+
+    point = x.clone().requires_grad_()
+    forward = timed(lambda: functional.cross_entropy(network(point), y))
+    to_input = timed(lambda: torch.autograd.grad(functional.cross_entropy(network(point), y), point))
+    to_weights = timed(lambda: torch.autograd.grad(functional.cross_entropy(network(x), y), weights))
+    return {"F": forward, "Bx": to_input - forward, "Bw": to_weights - forward}
+
+
+def kills(times: int) -> dict[str, Any]:
+    """SIGKILL at random moments of `mohs train`; the weights are those of an uninterrupted training, to the bit."""
+    names = ["free", "trades+awp", "fast", "pgd"]
+    same = 0
+    rows = []
+    for k in range(times):
+        recipe = names[k % len(names)]
+        with tempfile.TemporaryDirectory() as out:
+            words = f"train demo:standard --data digits --recipe {recipe} --threat linf:0.2 --epochs 8 --rate 0.01 --batch 50 --limit 300"
+            words += " --average ema:0.9" + (
+                " --replays 2" if recipe == "free" else " --steps 3" if recipe in ("pgd", "trades+awp") else ""
+            )
+
+            def command(name: str, words: str = words, out: str = out) -> list[str]:
+                return [sys.executable, "-m", "mohs", *words.split(), "--out", f"{out}/{name}"]
+
+            environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+            started = time.perf_counter()
+            subprocess.run(command("whole"), env=environ, check=True, capture_output=True)
+            lasts = time.perf_counter() - started
+            process = subprocess.Popen(command("killed"), env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(lasts * random.Random(k).uniform(0.2, 0.9))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            subprocess.run(command("killed"), env=environ, check=True, capture_output=True)
+            equal = all(
+                Path(out, "whole", name).read_bytes() == Path(out, "killed", name).read_bytes()
+                for name in ("best.safetensors", "last.safetensors")
+            )
+            same += equal
+            rows.append({"recipe": recipe, "equal": equal})
+            shutil.rmtree(Path(out), ignore_errors=True)
+            os.makedirs(out, exist_ok=True)
+    return {"kills": times, "equal_to_the_bit": same, "raw": rows}
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "digits": lambda recipe, seed: digits(recipe, int(seed)),
+    "cifar": lambda seed, *epochs: cifar(int(seed), *map(int, epochs)),
+    "cost": cost,
+    "kills": lambda times: kills(int(times)),
+}
+
+if __name__ == "__main__":
+    print(json.dumps(JOBS[sys.argv[1]](*sys.argv[2:])))
