@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mohs.auditing import Result, audit, resume
     from mohs.crafting import universal
     from mohs.curving import curve
+    from mohs.diagnosis import Diagnosis, diagnose
     from mohs.errors import MohsError, RequestError, RunFailed
     from mohs.exploring import explore
     from mohs.ledger import Outcome, Status
@@ -27,6 +28,7 @@ _HOMES = {
     "mohs.auditing": ("Result", "audit", "resume"),
     "mohs.crafting": ("universal",),
     "mohs.curving": ("curve",),
+    "mohs.diagnosis": ("Diagnosis", "diagnose"),
     "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
     "mohs.exploring": ("explore",),
     "mohs.ledger": ("Outcome", "Status"),
@@ -41,6 +43,7 @@ __all__ = [
     "L1",
     "L2",
     "Constraints",
+    "Diagnosis",
     "Knowledge",
     "Linf",
     "Model",
@@ -54,6 +57,7 @@ __all__ = [
     "attacks",
     "audit",
     "curve",
+    "diagnose",
     "explore",
     "load_model",
     "parse_goal",

@@ -130,7 +130,7 @@ SIGNS = (
         look=searches.other_losses,
         warn=0.1,
         fail=0.2,
-        todo="count the worst of several losses an example, as the profiles do; the cross-entropy alone is not to be believed here",
+        todo="count the worst of several losses an example, as the profiles do; the cross-entropy alone misleads here",
         remedy="loss",
     ),
     Sign(

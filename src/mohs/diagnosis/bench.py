@@ -79,10 +79,11 @@ class Bench:
             self._known[key] = self._drawn(attack, threat, draws) if self.model.random else self._judged(attack, threat)
         return self._known[key]
 
-    def path(self, attack: PGD | APGD) -> tuple[Tensor, Tensor]:
-        """Loss and margin at every point that an attack looks at, [steps, n]; nothing stops it."""
+    def path(self, attack: PGD | APGD, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and margin at every point that an attack looks at, [steps, len(rows)]; nothing stops it."""
         traced = Traced(attack.loss)
         oracle = self._oracle(self.threat, 1)
+        oracle.keep(rows.to(self.model.device))
         oracle.judged = False
         replace(attack, loss=traced).run(oracle, oracle.x0, oracle.threat)
         self._count(oracle)

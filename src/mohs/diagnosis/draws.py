@@ -40,7 +40,9 @@ def inference(bench: Bench) -> Evidence:
     if watch.learns:
         return Evidence(1.0, "a forward pass turns gradients on for itself: it optimises at inference")
     if changed:
-        return Evidence(1.0, f"a forward pass changes the model ({', '.join(changed[:3])}): its answers depend on what came before")
+        return Evidence(
+            1.0, f"a forward pass changes the model ({', '.join(changed[:3])}): its answers depend on what came before"
+        )
     return Evidence(0.0, "a forward pass neither optimises nor changes the model")
 
 

@@ -134,7 +134,7 @@ def silent(bench: Bench) -> Evidence:
     """Indicator I3: the share of examples with a success on the path of PGD that its last point has lost."""
     if unfit := _unfit(bench):
         return unfit
-    _, margins = bench.path(plain())
+    _, margins = bench.path(plain(), torch.arange(bench.n))
     lost = (margins[:-1] > 0).any(0) & ~(margins[-1] > 0)
     told = f"at {int(lost.sum())} of {bench.n} examples PGD passes a success and ends elsewhere"
     plot = Plot(list(range(STEPS)), {"misclassified": (margins > 0).double().mean(1).tolist()}, "step", "share")
@@ -146,14 +146,16 @@ def unfinished(bench: Bench) -> Evidence:
     last ten of so many steps as an evaluation has."""
     if unfit := _unfit(bench):
         return unfit
-    values, margins = bench.path(APGD())
+    rows = (~bench.broken(plain())).nonzero()[:, 0]
+    if len(rows) == 0:
+        return Evidence(0.0, "no example stands")
+    values, margins = bench.path(APGD(), rows)
     best = values.cummax(0).values
-    span = best[-1] - values.min(0).values
-    rising = (best[-1] - best[-TAIL]) > 0.05 * span.clamp_min(1e-12)
-    open_ = rising & ~(margins > 0).any(0)
-    told = f"the loss still rises at {int(open_.sum())} of {bench.n} examples that stand after {len(values)} steps"
-    mean = ((best - values.min(0).values) / span.clamp_min(1e-12)).mean(1)
-    return Evidence(float(open_.double().mean()), told, Plot(list(range(len(mean))), {"best loss": mean.tolist()}, "step", "of its range"))
+    span = (best[-1] - values.amin(0)).clamp_min(1e-12)
+    rising = ((best[-1] - best[-TAIL]) > 0.05 * span) & ~(margins > 0).any(0)
+    told = f"the loss still rises at {int(rising.sum())} of {bench.n} examples after {len(values)} points of APGD"
+    plot = Plot(list(range(len(best))), {"best loss": ((best - values.amin(0)) / span).mean(1).tolist()}, "point", "of its range")
+    return Evidence(int(rising.sum()) / bench.n, told, plot)
 
 
 def points_on(bench: Bench, attack: Attack) -> Tensor:

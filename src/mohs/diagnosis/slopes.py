@@ -18,7 +18,8 @@ RADIUS = 4 / 255  # of the range of the inputs: how far each may go
 
 
 def gradients(bench: Bench) -> Evidence:
-    """The share of examples at which the cross-entropy gives no gradient: none at all, zero in every entry, or no number."""
+    """The share of examples at which the cross-entropy gives no gradient, zero in every entry or no number, though the scores
+    change with the input: there it is saturated, or cut off. Where the scores themselves are flat there is nothing to follow."""
     if not bench.graded:
         return Evidence(1.0, next((f.message.partition(":")[0] for f in bench.findings if f.code == "gradient"), "no gradient"))
     x = bench.rows.detach().requires_grad_()
@@ -27,11 +28,22 @@ def gradients(bench: Bench) -> Evidence:
         g: Tensor = torch.autograd.grad(loss.sum(), x)[0]
     bench.forwards, bench.backwards = bench.forwards + bench.n, bench.backwards + bench.n
     size = g.flatten(1).abs().amax(1).double().cpu()
-    silent = ~(size > 0)
-    told = f"the cross-entropy has no gradient at {int(silent.sum())} of {bench.n} examples"
+    lost = ~(size > 0) & _sloped(bench)
+    told = f"the cross-entropy has no gradient at {int(lost.sum())} of {bench.n} examples whose scores have a slope"
     exponents = size.clamp_min(1e-46).nan_to_num(1e-46).log10().sort().values
-    plot = Plot(list(range(1, bench.n + 1)), {"log10 of its largest entry": exponents.tolist()}, "examples, sorted", "log10 |g|")
-    return Evidence(float(silent.double().mean()), told, plot)
+    plot = Plot(list(range(1, bench.n + 1)), {"largest entry": exponents.tolist()}, "examples, sorted", "log10 |g|")
+    return Evidence(float(lost.double().mean()), told, plot)
+
+
+@torch.no_grad()
+def _sloped(bench: Bench) -> Tensor:
+    """[n] bool: whether the margin changes along random signs."""
+    low, high = bench.model.bounds
+    start, moved = bench.margins(bench.rows), torch.zeros(bench.n, dtype=torch.bool)
+    for number in range(4):
+        way = bench.stream.at("sign", number).signs(*bench.x.shape[1:]) * STEP * (high - low)
+        moved |= bench.margins(bench.rows + way) != start
+    return moved
 
 
 def slope(bench: Bench) -> Evidence:

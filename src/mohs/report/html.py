@@ -7,14 +7,17 @@ import os
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mohs.errors import RequestError
-from mohs.report import figures, pictures, queries, words
+from mohs.report import classes, figures, pictures, queries, words
 from mohs.report.policy import Requirement, check
 from mohs.report.tables import broken_by
 from mohs.store import SCHEMA, Run
 from mohs.store.verdict import ThreatVerdict, Verdict, verdict_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILES = 200  # names of record files listed
@@ -37,11 +40,7 @@ def write_report(run: Run | str | Path, path: str | Path) -> Path:
 
 def render(verdict: Verdict) -> str:
     """The page. Everything that comes from the run is escaped on its way in."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    jinja = environment()
     spec = verdict.run.spec
     names = spec["data"].get("class_names")
     jinja.globals |= {"words": words, "class_name": lambda label: words.class_name(label, names)}
@@ -54,6 +53,7 @@ def render(verdict: Verdict) -> str:
         plan=spec["plan"],
         headline=words.headline(verdict),
         threats=threats,
+        groups=classes.groups(verdict),
         probe=_probe(verdict),
         policy=_policy(verdict),
         findings=spec.get("findings") or [],
@@ -62,6 +62,15 @@ def render(verdict: Verdict) -> str:
         files=_files(verdict.run),
         most_files=FILES,
         plotly=_plotly(),
+    )
+
+
+def environment() -> Environment:
+    """Templates of this folder, everything escaped; imported when a page is written."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 
