@@ -19,7 +19,10 @@ EXAMPLE = "Example: `mohs diagnose model.pt2 --data test.npz --threat linf:8/255
 def command(
     model: options.Model,
     data: options.Data,
-    threat: Annotated[str, typer.Option(help="`linf:8/255`, `l2:0.5`, `l1:12`.", show_default=False)],
+    threat: Annotated[str, typer.Option(help="`linf:8/255` or `l2:0.5`.", show_default=False)],
+    sign: Annotated[
+        list[str] | None, typer.Option(help="Look for this sign alone, by its name. As often as wanted.", show_default=False)
+    ] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Run the remedies: accuracy before and after each.")] = False,
     surrogate: Annotated[
         str | None,
@@ -46,6 +49,7 @@ def command(
             model,
             data,
             threat=threat,
+            signs=sign,
             fix=fix,
             surrogate=surrogate,
             limit=limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +17,8 @@ from mohs.data import Examples, load_data
 from mohs.diagnosis.battery import SIGNS
 from mohs.diagnosis.bench import Bench
 from mohs.diagnosis.remedies import Remedy, mend, naive
-from mohs.diagnosis.sign import Found, Grade
-from mohs.errors import DataError, RequestError
+from mohs.diagnosis.sign import Found, Grade, Sign
+from mohs.errors import DataError, RequestError, UnknownName
 from mohs.models import Model, prepare
 from mohs.models.contract import check_contract
 from mohs.report.diagnosis import sentence, write_page
@@ -27,7 +27,7 @@ from mohs.threat import Knowledge, NormThreat, Threat, parse_threat
 
 LIMIT = 64
 FEWEST = 16  # examples below which shares mean little
-SETS = ("linf", "l2", "l1")
+SETS = ("linf", "l2")  # in l1 plain PGD is too weak to doubt a model by its failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,7 @@ def diagnose(
     *,
     threat: str | Threat,
     surrogate: str | Model | nn.Module | None = None,
+    signs: Sequence[str] | None = None,
     fix: bool = False,
     limit: int = LIMIT,
     seed: int = 0,
@@ -100,19 +101,21 @@ def diagnose(
 ) -> Diagnosis:
     """Look for every sign that an evaluation of a model at a threat is not to be believed.
 
-    model, data: as `mohs.audit` takes them; `limit` examples that the model gets right are drawn under `seed`. threat: `linf`,
-    `l2` or `l1` with a budget. surrogate: another model, such as the one without its defence, whose adversarial examples
-    are tried. fix: run the remedies. watch: told the name of each sign before it is looked for. options: bounds, outputs,
-    device, trust_pickle. Raises RequestError where the request is wrong, among it a model that breaks its contract.
+    model, data: as `mohs.audit` takes them; `limit` examples that the model gets right are drawn under `seed`. threat: `linf`
+    or `l2` with a budget. surrogate: another model, such as the one without its defence, whose adversarial examples are tried.
+    signs: look for these alone. fix: run the remedies. watch: told the name of each sign before it is looked for. options:
+    bounds, outputs, device, trust_pickle. Raises RequestError where the request is wrong, among it a model that breaks its
+    contract.
     """
     started = time.perf_counter()
     parsed = parse_threat(threat) if isinstance(threat, str) else threat
     if not isinstance(parsed, NormThreat) or parsed.name not in SETS or not 0 < parsed.epsilon < torch.inf:
-        raise RequestError(f"a diagnosis is of {', '.join(SETS)} with a budget, such as linf:8/255; the threat is {parsed}")
+        raise RequestError(f"a diagnosis is of {' and '.join(SETS)} with a budget, such as linf:8/255; the threat is {parsed}")
     if parsed.knowledge < Knowledge.GRADIENT:
         raise RequestError(f"a diagnosis doubts attacks that know the model, and the threat {parsed} grants {parsed.knowledge}")
     if limit < FEWEST:
         raise RequestError(f"of {limit} examples a share means little: give a limit of {FEWEST} or more")
+    wanted = _named(signs)
     request = make_request(model, data, [str(threat)], {"seed": seed, **options})
     examples = data if isinstance(data, Examples) else load_data(data)
     subject = load(model, examples.x, request)
@@ -133,7 +136,7 @@ def diagnose(
         seed=seed,
     )
     found = []
-    for sign in SIGNS:
+    for sign in wanted:
         if watch:
             watch(sign.name)
         found.append(Found(sign, sign.look(bench)))
@@ -155,6 +158,15 @@ def diagnose(
         seconds=time.perf_counter() - started,
         remedies=remedies,
     )
+
+
+def _named(names: Sequence[str] | None) -> list[Sign]:
+    """The signs of these names, in the order of the battery; all of them without."""
+    known = {sign.name for sign in SIGNS}
+    for name in names or ():
+        if name not in known:
+            raise UnknownName("sign", name, known)
+    return [sign for sign in SIGNS if not names or sign.name in names]
 
 
 @torch.no_grad()
