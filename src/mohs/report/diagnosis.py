@@ -24,21 +24,15 @@ def sentence(facts: Mapping[str, Any]) -> str:
     """The diagnosis in one sentence."""
     counts = {grade: [s["name"] for s in facts["signs"] if s["grade"] == grade] for grade in COLOURS}
     looked = len(facts["signs"]) - len(counts["skipped"])
-    if counts["fail"]:
-        return (
-            f"An evaluation of this model at {facts['threat']} is not to be believed: {', '.join(counts['fail'])} "
-            f"{'fails' if len(counts['fail']) == 1 else 'fail'} of {words.plural(looked, 'sign')} looked for."
-        )
-    if counts["warn"]:
-        return (
-            f"An evaluation of this model at {facts['threat']} may be believed with care: {', '.join(counts['warn'])} "
-            f"{'warns' if len(counts['warn']) == 1 else 'warn'} of {words.plural(looked, 'sign')} looked for."
-        )
+    for grade, verb, told in (("fail", "fail", "is not to be believed"), ("warn", "warn", "is to be believed with care")):
+        names = counts[grade]
+        if names:
+            verb += "s" if len(names) == 1 else ""
+            return (
+                f"An evaluation of this model at {facts['threat']} {told}: {', '.join(names)} {verb}, "
+                f"of {words.plural(looked, 'sign')} looked for."
+            )
     return f"Nothing speaks against an evaluation of this model at {facts['threat']}: {words.plural(looked, 'sign')} looked for."
-
-
-def remedied(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [remedy for remedy in facts["remedies"] if remedy["after"] is not None]
 
 
 def table(facts: Mapping[str, Any]) -> RenderableType:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 300.0, 120.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 8.0, 8.0, 30.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 8.0, 20.0, 30.0
 COLOURS = ("robust", "broken", "undecided", "natural")
 
 
@@ -32,7 +32,7 @@ def _axis(low: float, high: float, plot: Mapping[str, Any]) -> Markup:
     parts = [Markup('<path class="axis" d="M{0:g} {1:g}V{2:g}H{3:g}"/>').format(LEFT, TOP, bottom, right)]
     for value in (low, high):
         y = _up(value, low, high)
-        parts.append(Markup('<text x="{:g}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 4, y + 4, f"{value:.3g}"))
+        parts.append(Markup('<text x="{:g}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 4, y + 4, f"{value:.2g}"))
     if not plot["bars"]:
         ends = ((plot["x"][0], LEFT, "start"), (plot["x"][-1], right, "end"))
         for value, x, anchor in ends:
@@ -40,7 +40,7 @@ def _axis(low: float, high: float, plot: Mapping[str, Any]) -> Markup:
             parts.append(Markup('<text x="{:g}" y="{:g}" text-anchor="{}">{}</text>').format(x, bottom + 12, anchor, shown))
         middle = (LEFT + right) / 2
         parts.append(Markup('<text x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 4, plot["across"]))
-    parts.append(Markup('<text x="{:g}" y="{:g}">{}</text>').format(LEFT + 6, TOP + 8, plot["up"]))
+    parts.append(Markup('<text x="{:g}" y="{:g}">{}</text>').format(LEFT - 4, TOP - 9, plot["up"]))
     return Markup("").join(parts)
 
 
