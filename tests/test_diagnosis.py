@@ -240,6 +240,7 @@ def _pgd(attack: object, threat: object) -> str:
         (searches.unbounded, {"atinf": "xx.x"}, 0.25),
         (searches.epsilons, {"at0_25": "x...", "at0_5": "x...", "at1": ".x..", "at2": "xx..", "at4": "xxx."}, 0.25),
         (searches.epsilons, {"at0_25": "....", "at0_5": "x...", "at1": "xx..", "at2": "xx..", "at4": "xxx."}, 0.0),
+        (searches.epsilons, {"at0_25": "....", "at0_5": "....", "at1": "xx..", "at2": "xx..", "at4": ".xx."}, 0.25),
         (searches.gradient_free, {"square": "xxx.", "other": "x..."}, 0.25),
     ],
 )
