@@ -167,10 +167,9 @@ def kills(times: int) -> dict[str, Any]:
     for k in range(times):
         recipe = names[k % len(names)]
         with tempfile.TemporaryDirectory() as out:
-            words = f"train demo:standard --data digits --recipe {recipe} --threat linf:0.2 --epochs 8 --rate 0.01 --batch 50 --limit 300"
-            words += " --average ema:0.9" + (
-                " --replays 2" if recipe == "free" else " --steps 3" if recipe in ("pgd", "trades+awp") else ""
-            )
+            words = f"train demo:standard --data digits --recipe {recipe} --threat linf:0.2 --epochs 8 --rate 0.01 --batch 50"
+            words += " --limit 300 --average ema:0.9"
+            words += {"free": " --replays 2", "pgd": " --steps 3", "trades+awp": " --steps 3"}.get(recipe, "")
 
             def command(name: str, words: str = words, out: str = out) -> list[str]:
                 return [sys.executable, "-m", "mohs", *words.split(), "--out", f"{out}/{name}"]

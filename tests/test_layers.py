@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mohs import attacks, networks
-from mohs.diagnose.layers import sustainability
+from mohs.diagnosis.layers import sustainability
 from mohs.errors import ModelError, RequestError, UnknownName
 from mohs.models.sustainability import activations, layer_regularised, most_vulnerable, relative_errors
 from mohs.report.layers import render

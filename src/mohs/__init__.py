@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mohs.crafting import universal
     from mohs.curving import curve
     from mohs.detecting import Detected, detect
+    from mohs.diagnosis import Diagnosis, diagnose
     from mohs.errors import MohsError, RequestError, RunFailed
     from mohs.exploring import explore
     from mohs.hardening import harden
@@ -31,6 +32,7 @@ _HOMES = {
     "mohs.crafting": ("universal",),
     "mohs.curving": ("curve",),
     "mohs.detecting": ("Detected", "detect"),
+    "mohs.diagnosis": ("Diagnosis", "diagnose"),
     "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
     "mohs.exploring": ("explore",),
     "mohs.hardening": ("harden",),
@@ -48,6 +50,7 @@ __all__ = [
     "L2",
     "Constraints",
     "Detected",
+    "Diagnosis",
     "Knowledge",
     "Linf",
     "Model",
@@ -62,6 +65,7 @@ __all__ = [
     "audit",
     "curve",
     "detect",
+    "diagnose",
     "explore",
     "harden",
     "load_model",

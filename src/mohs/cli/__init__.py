@@ -24,6 +24,7 @@ app = typer.Typer(
 # in the order of `mohs --help`; a module of this package each
 COMMANDS = (
     "audit",
+    "diagnose",
     "attack",
     "curve",
     "probe",
@@ -39,6 +40,7 @@ COMMANDS = (
     "serve",
     "attacks",
     "recipes",
+    "taxonomy",
     "resume",
     "runs",
     "report",

@@ -34,7 +34,7 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import attacks
-    from mohs.diagnose.layers import sustainability
+    from mohs.diagnosis.layers import sustainability
     from mohs.report.layers import table, write_page
 
     chosen = attacks.make({"attack": attack, **options.own(context.args)})

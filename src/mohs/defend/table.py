@@ -47,6 +47,10 @@ TABLE = {
     "noise": Row(
         "noise:GaussianNoise", "Cohen et al., ICML 2019, arXiv:1902.02918, without its vote", True, True, "a draw an entry", "EOT"
     ),
+    "smooth": Row(
+        "smooth:SmoothedModel", "Cohen et al., ICML 2019, arXiv:1902.02918", True, True, "`samples` passes, one after another",
+        "EOT through the mean softmax, beyond what `mohs smooth` certifies",
+    ),
     "thermometer": Row(
         "thermometer:Thermometer", "Buckman et al., ICLR 2018", False, False, "a first layer of `levels` times the channels",
         "BPDA with a ramp",

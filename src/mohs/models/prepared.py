@@ -227,7 +227,9 @@ def _accelerate(model: TorchModel, probes: Tensor, log: list[str], compiled: int
         quantum = compiled if name == "compile" else 1
         try:
             candidate = guide.twin(step(guide.module))
-            kept, reason = _same(reference, _response(Batched(candidate, len(probes), quantum), probes))
+            answers = Batched(candidate, len(probes), quantum)
+            kept, reason = _same(reference, _response(answers, probes))
+            answers.scores(probes)  # a traced graph has lost an `enable_grad` of the module's own, and then cannot
         except Exception as error:  # a step may fail in any way: the guide then goes without it
             kept, reason = False, _first_line(error)
         log.append(f"{name}: {'kept' if kept else 'dropped'} ({reason})")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mohs.errors import RequestError
-from mohs.report.html import TEMPLATES
+from mohs.report.page import environment
 from mohs.report.words import number, percent
 
 WIDTH, HEIGHT = 640, 260  # of a drawing
@@ -46,13 +46,9 @@ def place(folder: str | Path) -> Path:
 
 
 def _save(folder: Path, name: str, facts: dict[str, Any], template: str, more: dict[str, Any]) -> list[Path]:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from mohs.store.faults import write_durably
 
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    jinja = environment()
     jinja.globals |= {"number": number, "percent": percent}
     page = jinja.get_template(template).render(facts=facts, **more)
     folder.mkdir(parents=True, exist_ok=True)

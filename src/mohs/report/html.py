@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import base64
-import os
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mohs.errors import RequestError
-from mohs.report import detection, figures, pictures, queries, words
+from mohs.report import classes, detection, figures, pictures, queries, words
+from mohs.report.page import environment, put
 from mohs.report.policy import Requirement, check
 from mohs.report.tables import broken_by
 from mohs.store import SCHEMA, Run
 from mohs.store.verdict import ThreatVerdict, Verdict, verdict_of
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-TEMPLATES = Path(__file__).parent / "templates"
 FILES = 200  # names of record files listed
 
 
 def write_report(run: Run | str | Path, path: str | Path) -> Path:
     """Write the report of a run, finished or not, as one HTML file; RequestError where it cannot be written."""
     run = run if isinstance(run, Run) else Run.open(run)
-    return put(render(verdict_of(run)), Path(path))
-
-
-def put(page: str, path: Path) -> Path:
-    """Write a page, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RequestError(f"cannot write the report {path}: {error.strerror}") from error
-    return path
-
-
-def environment() -> Environment:
-    """Of the templates. Everything that comes from a run is escaped on its way in."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    jinja.globals |= {"words": words}
-    return jinja
+    return put(render(verdict_of(run)), path)
 
 
 def render(verdict: Verdict) -> str:
@@ -67,6 +39,7 @@ def render(verdict: Verdict) -> str:
         plan=spec["plan"],
         headline=words.headline(verdict),
         threats=threats,
+        groups=classes.groups(verdict),
         probe=_probe(verdict),
         detection=detection.read(verdict.run),
         detections=detection,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mohs.errors import RequestError
 from mohs.report import words
+from mohs.report.page import environment, put
 
-TEMPLATES = Path(__file__).parent / "templates"
 BAR = 24  # characters of the longest
 
 
@@ -37,27 +35,14 @@ def table(facts: dict[str, Any]) -> RenderableType:
 
 def write_page(facts: dict[str, Any], path: str | Path) -> Path:
     """The same as one HTML file with bars; RequestError where it cannot be written."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(render(facts), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RequestError(f"cannot write the page {path}: {error.strerror}") from error
-    return path
+    return put(render(facts), path)
 
 
 def render(facts: dict[str, Any]) -> str:
     """The page; whatever comes from the model's names is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     longest = max((max(layer["error"], layer["random"]) for layer in facts["layers"]), default=0) or 1.0
     attack = words.stage_options([facts["attack"]])[0]
-    return jinja.get_template("layers.html.j2").render(facts=facts, longest=longest, words=words, attack=attack)
+    return environment().get_template("layers.html.j2").render(facts=facts, longest=longest, attack=attack)
 
 
 def _stamp(facts: dict[str, Any]) -> str:

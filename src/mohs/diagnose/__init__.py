@@ -1,1 +1,0 @@
-"""Why a model breaks: analyses over audits and attacks."""
