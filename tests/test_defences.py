@@ -233,6 +233,7 @@ def test_the_gradient_penalty_is_exact_for_a_linear_model() -> None:
 # all of them, by name
 
 GIVEN = {
+    "smooth": "smooth:sigma=0.25,samples=12",
     "resize": "resize:7,8",
     "tv": "tv:steps=5",
     "defense-gan": "defense-gan:generator={file},restarts=2,steps=3",
