@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from mohs.models.fold import hooked, put, traced
 
@@ -78,6 +79,14 @@ def _pair(value: Sides) -> tuple[int, int]:
 
 
 FUNCTIONS = (torch.conv2d, functional.conv2d, torch.ops.aten.conv2d.default, conv2d)  # of a graph
+
+
+class NarrowGradients(TorchFunctionMode):
+    """While it is entered, convolutions of narrow inputs have the gradient above, whatever network calls them; their weights
+    gather none. Only of use on a CPU, and in full precision."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        return (conv2d if func in FUNCTIONS else func)(*args, **(kwargs or {}))
 
 
 class CheapConv2d(nn.Module):
