@@ -21,6 +21,7 @@ from mohs.auditing import Result, Watcher, audit, environment
 from mohs.data import Examples, load_data
 from mohs.errors import DataError, ModelError, RequestError, RunError
 from mohs.models.trainable import network_of
+from mohs.report.training import write_page
 from mohs.rng import Stream
 from mohs.store.faults import write_durably
 from mohs.store.run import locked
@@ -69,6 +70,28 @@ class Hardened:
     def __init__(self, folder: Path, network: nn.Module, standing: Standing, before: Result | None, after: Result | None) -> None:
         self.folder, self.network, self.standing, self.before, self.after = folder, network, standing, before, after
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Clean and robust accuracy before and after, and a row an epoch, as JSON and the page know them."""
+        spec = json.loads((self.folder / SPEC).read_text())
+        asked = spec["request"]
+        audits = {
+            name: None if result is None else _scores(result) for name, result in (("before", self.before), ("after", self.after))
+        }
+        return {
+            "folder": str(self.folder),
+            **{name: asked[name] for name in ("model", "data", "recipe", "threat", "profile", "training")},
+            "recipes": spec["recipe"],
+            "keep": asked["training"]["keep"],
+            "test": asked["test"] or "the held-out part",
+            "chosen": asked["test"] is None,
+            "n": None if self.after is None else self.after.verdict.clean.n,
+            **audits,
+            "best_epoch": self.standing.best_epoch + 1,
+            "epochs": self.history,
+            "mohs": spec["mohs"],
+        }
+
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """A row an epoch: loss, rate, seconds, clean and robust accuracy on the held-out part, and what happened."""
@@ -108,7 +131,11 @@ def harden(
         network = task.recipe.deployed(task.network.cpu().eval())
         export(network, job.test.x, folder / MODEL)
         after = _audit(replace(job, task=replace(task, network=network)), folder / "audit-after", watch_audit)
-    return Hardened(folder, network, standing, before, after)
+    found = Hardened(folder, network, standing, before, after)
+    write_page(found.facts, folder / "report.html")
+    for result in filter(None, (before, after)):
+        result.report(result.run.folder / "report.html")
+    return found
 
 
 def make_job(
@@ -316,6 +343,11 @@ def _audit(job: Job, folder: Path, watch: Watcher | None) -> Result | None:
             return Result(Run.open(folder))
         return resume(folder, model=network, data=data, threats=[threat], watch=watch)
     return audit(network, data, threats=[threat], profile=job.request.profile, out=folder, watch=watch, bounds=job.request.bounds)
+
+
+def _scores(result: Result) -> dict[str, float]:
+    (robust,) = result.robust_accuracy.values()
+    return {"clean_accuracy": result.clean_accuracy, "robust_accuracy": robust}
 
 
 def _fingerprint(network: nn.Module) -> str:

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from mohs.cli import options
 
 if TYPE_CHECKING:
-    from mohs.hardening import Hardened
     from mohs.train.loop import Epoch
 
 HELP = (
@@ -85,6 +83,7 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs.hardening import harden, make_job
+    from mohs.report.training import table
 
     chosen: dict[str, Any] = {
         "recipe": recipe,
@@ -117,22 +116,13 @@ def command(
     with _watching(folder) as watch:
         found = harden(model, data, out=folder, watch=watch, allow_drift=allow_drift, **chosen)
     if json:
-        typer.echo(json_module.dumps(as_json(found), indent=1))
+        typer.echo(json_module.dumps(found.facts, indent=1))
     else:
-        Console().print(_table(found))
-        for name in ("model.pt2", "best.safetensors", "last.safetensors"):
+        Console().print(table(found.facts))
+        for name in ("report.html", "model.pt2", "best.safetensors", "last.safetensors"):
             if (folder / name).exists():
                 typer.echo(f"{folder / name}")
     return 0
-
-
-def as_json(found: Hardened) -> dict[str, Any]:
-    """Clean and robust accuracy before and after, and a row an epoch."""
-    audits = {
-        name: None if result is None else {"clean_accuracy": result.clean_accuracy, "robust_accuracy": result.robust_accuracy}
-        for name, result in (("before", found.before), ("after", found.after))
-    }
-    return {"folder": str(found.folder), **audits, "best_epoch": found.standing.best_epoch + 1, "epochs": found.history}
 
 
 def _named(spec: dict[str, Any]) -> Path:
@@ -141,20 +131,6 @@ def _named(spec: dict[str, Any]) -> Path:
 
     asked = json_module.dumps([spec["request"], spec["data"], spec["weights"]], sort_keys=True)
     return Path("runs") / f"train-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
-
-
-def _table(found: Hardened) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("", "clean", "robust"):
-        table.add_column(head, justify="left" if not head else "right")
-    for name, result in (("before", found.before), ("after", found.after)):
-        if result is not None:
-            (robust,) = result.robust_accuracy.values()
-            table.add_row(name, f"{result.clean_accuracy:.1%}", f"{robust:.1%}")
-    if found.before is None:
-        last = found.history[found.standing.best_epoch]
-        table.add_row("held out", f"{last['clean']:.1%}", "no threat given")
-    return table
 
 
 @contextmanager
