@@ -349,6 +349,10 @@ def test_a_network_is_hardened_and_measured(tmp_path: Path) -> None:
     assert found.after.robust_accuracy["linf:0.1"] > found.before.robust_accuracy["linf:0.1"] + 0.2
     for name in ("best.safetensors", "last.safetensors", SPEC):
         assert (tmp_path / "out" / name).exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Robust accuracy at linf:0.1 went from" in page
+    assert (tmp_path / "out" / "audit-after" / "report.html").exists()
+    assert found.facts["after"]["robust_accuracy"] == found.after.robust_accuracy["linf:0.1"]
     exported = load_model(str(tmp_path / "out" / "model.pt2"), x=x)
     torch.testing.assert_close(exported.logits(x[:7]), found.network(x[:7]))
     again = harden(plain(), (x, y), **settings)

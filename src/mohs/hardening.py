@@ -75,9 +75,7 @@ class Hardened:
         """Clean and robust accuracy before and after, and a row an epoch, as JSON and the page know them."""
         spec = json.loads((self.folder / SPEC).read_text())
         asked = spec["request"]
-        audits = {
-            name: None if result is None else _scores(result) for name, result in (("before", self.before), ("after", self.after))
-        }
+        audits = {"before": _scores(self.before), "after": _scores(self.after)}
         return {
             "folder": str(self.folder),
             **{name: asked[name] for name in ("model", "data", "recipe", "threat", "profile", "training")},
@@ -345,7 +343,9 @@ def _audit(job: Job, folder: Path, watch: Watcher | None) -> Result | None:
     return audit(network, data, threats=[threat], profile=job.request.profile, out=folder, watch=watch, bounds=job.request.bounds)
 
 
-def _scores(result: Result) -> dict[str, float]:
+def _scores(result: Result | None) -> dict[str, float] | None:
+    if result is None:
+        return None
     (robust,) = result.robust_accuracy.values()
     return {"clean_accuracy": result.clean_accuracy, "robust_accuracy": robust}
 
