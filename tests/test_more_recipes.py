@@ -18,7 +18,7 @@ from mohs.hardening import harden, make_job
 from mohs.models.sustainability import layer_regularised
 from mohs.rng import Stream
 from mohs.threat import L2, Linf, ManifoldThreat, PerceptualThreat, parse_threat
-from mohs.train import parse
+from mohs.train import Recipe, parse
 from mohs.train.adversary import facing
 from mohs.train.attack import ByAttack, Perceptual
 from mohs.train.batch import Batch
@@ -27,12 +27,13 @@ from mohs.train.fast import Fast
 from mohs.train.gradient import GradientRegularised
 from mohs.train.hat import HAT
 from mohs.train.layers import LayerRegularised
-from mohs.train.loop import fit
+from mohs.train.loop import Task, fit
 from mohs.train.manifold import Manifolds, OnManifold
 from mohs.train.nfgsm import NFGSM
 from mohs.train.pgd import PGDTraining
 from mohs.train.smoothed import MACER, SmoothAdv, Smoothed
 from mohs.train.trades import TRADES
+from mohs.train.training import Training
 from mohs.train.universal import Universal
 from tests.test_train import THREAT, batch, data, network, plain, same, task, weights
 
@@ -419,3 +420,23 @@ def test_a_modifier_keeps_aids_guard_and_checks(tmp_path: Path) -> None:
 
 def test_the_table_of_recipes_is_what_they_say() -> None:
     assert PAGE.read_text() == page(), "write it anew: python -m docs.recipes"
+
+
+def test_fast_goes_back_and_on_with_gradalign(tmp_path: Path) -> None:
+    """A step and a rate that are too large: robust accuracy breaks down, again and again where nothing is done."""
+    x, y = data(160)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    settings = {"epochs": 16, "batch": 20, "rate": 0.3, "schedule": "constant", "weight_decay": 0.0}
+    found = fit(Task(module, Fast(step_size=4.0), x[:80], y[:80], x[80:], y[80:], 2, Training(**settings), THREAT), tmp_path)
+    notes = [row["note"] for row in found.history]
+    broken = [k for k, note in enumerate(notes) if note.startswith("broke down")]
+    assert len(broken) == found.returns >= 1
+    assert found.history[broken[0] + 1]["epoch"] == found.history[broken[0]]["epoch"]  # the same epoch anew
+    assert found.epoch == 16
+    assert found.best_score > 0.8
+    recipe: Recipe | None = Fast(step_size=4.0)
+    for _ in range(found.returns):
+        recipe = recipe.calmer()
+    assert recipe == Fast(step_size=4.0, gradalign=0.1 * 2**found.returns)

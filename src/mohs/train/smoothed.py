@@ -50,9 +50,9 @@ class SmoothAdv(Adversarial):
 @dataclass(frozen=True, kw_only=True)
 class MACER(Recipe):
     """-log of the mean probability of y over noisy copies + weight * sigma / 2 * max(gamma - (r(p_1) - r(p_2)), 0), where r
-    is the quantile of the normal distribution: the certified radius grows, where the smoothed classifier is right and its
-    radius below gamma sigma / 2. p_1, p_2: its two largest mean probabilities, of logits times beta; rows whose quantile is infinite are left
-    out, as in the authors' code.
+    is the quantile of the normal distribution, p_1 and p_2 the two largest mean probabilities, of logits times beta: the
+    certified radius grows, where the smoothed classifier is right and its radius below gamma sigma / 2. Rows whose quantile is
+    infinite are left out, as in the authors' code.
 
     sigma: of the noise. samples: k. weight: lambda, 12 at sigma 0.25 and 4 at 0.5. beta, gamma: the paper's.
     Zhai, Dan, He, Zhang, Gong, Ravikumar, Hsieh, Wang, ICLR 2020, arXiv:2001.02378.
