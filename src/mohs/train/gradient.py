@@ -16,7 +16,8 @@ from mohs.train.recipe import Recipe
 class GradientRegularised(Recipe):
     """CE(f(x), y) + weight * ||gradient of CE in x||_2^2, averaged over the rows: double backpropagation.
 
-    weight: lambda, which the paper chooses for each data set; too much of it costs accuracy, and 1 made training on digits diverge.
+    weight: lambda, which the paper chooses for each data set; too much of it costs accuracy, and 1 made training on digits
+    diverge.
     Ross & Doshi-Velez, AAAI 2018, arXiv:1711.09404; Drucker & LeCun, IEEE TNN 1992.
     """
 
