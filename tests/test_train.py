@@ -31,6 +31,7 @@ from mohs.train.pgd import PGDTraining
 from mohs.train.schedules import SCHEDULES
 from mohs.train.trades import TRADES, divergence
 from mohs.train.training import Training
+from mohs.train.universal import Universal
 
 THREAT = Linf(0.1)
 
@@ -262,11 +263,12 @@ from pathlib import Path
 from tests.test_train import task, plain
 from mohs.train.loop import fit
 from mohs.train.pgd import PGDTraining
+from mohs.train.universal import Universal
 torch.set_num_threads(1)
-made = task(PGDTraining(steps=2), plain(), batch=24)
-folder = Path(sys.argv[1])
-folder.mkdir(exist_ok=True)
-fit(made, folder)
+for recipe in (PGDTraining(steps=2), Universal()):
+    folder = Path(sys.argv[1]) / type(recipe).__name__
+    folder.mkdir(exist_ok=True, parents=True)
+    fit(task(recipe, plain(), batch=24), folder)
 """
 
 
@@ -279,12 +281,16 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*torchrun, str(script), str(tmp_path / "two")], env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    one = task(PGDTraining(steps=2), plain(), batch=24)
-    (tmp_path / "one").mkdir()
-    fit(one, tmp_path / "one")
-    two = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["network"]
-    for name, value in weights(one.network).items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+    for recipe in (PGDTraining(steps=2), Universal()):
+        name = type(recipe).__name__
+        one = task(recipe, plain(), batch=24)
+        (tmp_path / "one" / name).mkdir(parents=True)
+        alone = fit(one, tmp_path / "one" / name)
+        two = torch.load(tmp_path / "two" / name / "checkpoint.pt", weights_only=True)
+        for name, value in weights(one.network).items():
+            torch.testing.assert_close(two["network"][name], value, rtol=1e-4, atol=1e-5)
+        for name, value in alone.memory.items():  # Universal's one change
+            torch.testing.assert_close(two["standing"]["memory"][name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_schedules() -> None:

@@ -17,15 +17,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from mohs import auditing as audited
 from mohs.auditing import Result, Watcher, audit, environment
 from mohs.data import Examples, load_data
 from mohs.errors import DataError, ModelError, RequestError, RunError
+from mohs.models import TorchModel
 from mohs.models.trainable import network_of
 from mohs.report.training import write_page
 from mohs.rng import Stream
 from mohs.store.faults import write_durably
 from mohs.store.run import locked
-from mohs.threat import Threat, parse_threat
+from mohs.threat import PerceptualThreat, Threat, parse_threat
 from mohs.train import Recipe, parse
 from mohs.train.loop import Epoch, Standing, Task, fit
 from mohs.train.recipe import Trainer
@@ -37,7 +39,7 @@ SCHEMA_VERSION = 1
 
 class Request(BaseModel):
     """What was asked, as plain data. options: of the recipe. test: what the audits before and after are on; None: the held-out
-    part of the data. profile: of those audits."""
+    part of the data. perceptual_model, autoencoder: what threats of these kinds are made with. profile: of those audits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: str
@@ -48,6 +50,8 @@ class Request(BaseModel):
     test: str | None = None
     limit: int | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
+    perceptual_model: str | None = None
+    autoencoder: str | None = None
     profile: str = "quick"
     trust_pickle: bool = False
     training: Training = Training()
@@ -148,7 +152,7 @@ def make_job(
     request = make_request(model, data, threat, test, options)
     training = request.training
     recipe, modifiers = parse(request.recipe, request.options)
-    against = _threat(threat, recipe, request)
+    against = _threat(threat, recipe)
     examples = data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=training.seed)
     classes = _classes(examples)
     network = network_of(model, examples.x, classes, training.seed, request.trust_pickle)
@@ -157,8 +161,10 @@ def make_job(
         network, whole = modifier.architecture(network), modifier.around(whole)
     _check(network, examples, recipe, training, classes)
     if against is not None:
-        against = against.within(request.bounds)
+        against = _facing(against, network.eval(), examples.x, classes, request)
         against.check(examples.x[:64])
+    elif request.perceptual_model or request.autoencoder:
+        raise RequestError("a perceptual model and an autoencoder are for threats made of them: give --threat, or leave them out")
     order = Stream.of(training.seed, torch.arange(1)).at("split").permutation(len(examples))[0]
     held = max(1, round(training.validate_share * len(examples)))
     kept, out = order[held:].sort().values, order[:held].sort().values
@@ -260,17 +266,30 @@ def _difference(then: Any, now: Any) -> str:
     return ", ".join(f"{name} {_difference(then.get(name), now.get(name))}" for name in names)
 
 
-def _threat(threat: str | Threat | None, recipe: Recipe, request: Request) -> Threat | None:
-    if threat is None:
-        if recipe.sets != ():
-            raise RequestError(f"the recipe {request.recipe} trains against a threat: give --threat, such as linf:8/255")
-        return None
+def _threat(threat: str | Threat | None, recipe: Recipe) -> Threat | None:
     parsed = parse_threat(threat) if isinstance(threat, str) else threat
-    if recipe.sets and parsed.name not in recipe.sets:
-        raise RequestError(f"the recipe {request.recipe} hardens against {', '.join(recipe.sets)}, and the threat is {parsed}")
-    if not 0 < parsed.epsilon < torch.inf:
+    recipe.check(parsed)
+    if parsed is not None and not 0 < parsed.epsilon < torch.inf:
         raise RequestError(f"training against {parsed} needs a budget above 0, such as linf:8/255")
     return parsed
+
+
+def _facing(threat: Threat, network: nn.Module, x: Tensor, classes: int, request: Request) -> Threat:
+    """In the bounds of the data; seen by the request's perceptual model, along the manifold of its autoencoder or of one fitted
+    to x. A perceptual threat without a network sees with the one that is trained, as it is at each step."""
+    own = audited.Request(
+        model=request.model,
+        data=request.data,
+        threats=[str(threat)],
+        bounds=request.bounds,
+        trust_pickle=request.trust_pickle,
+        perceptual_model=request.perceptual_model,
+        autoencoder=request.autoencoder,
+    )
+    audited.check_aids(own, [threat])
+    if isinstance(threat, PerceptualThreat) and request.perceptual_model is None:
+        return threat.within(request.bounds)
+    return audited.facing(threat, TorchModel(network, classes=classes, bounds=request.bounds), x, own)
 
 
 def _classes(examples: Examples) -> int:
@@ -313,7 +332,7 @@ def _trainer(job: Job, folder: Path) -> Trainer:
         task.network.load_state_dict(standing.best)
         return task.network.eval().requires_grad_(False)
 
-    return train
+    return Trainer(train, job.task.x, job.task.y, job.request.bounds)
 
 
 def _anew(network: nn.Module, seed: int, name: str) -> nn.Module:
@@ -351,8 +370,6 @@ def _scores(result: Result | None) -> dict[str, float] | None:
 
 
 def _fingerprint(network: nn.Module) -> str:
-    from mohs.models import TorchModel
-
     return TorchModel(network, classes=0).fingerprint()
 
 

@@ -133,7 +133,10 @@ RECIPES = {
     **dict.fromkeys(["pgd", "fast", "free", "trades", "mart", "max", "avg", "msd", "rslad", "alp"], _TRAINING),
     **dict.fromkeys(["+awp", "+smooth"], _TRAINING),
     "distillation": Place(("2.2.5",), "defences, testing: robustness improvements, defensive distillation", ("AML.M0003",)),
-    "gaussian": Place(("2.2.5 randomized smoothing",), "defences, testing: robustness improvements", ("AML.M0003",)),
+    **dict.fromkeys(
+        ["gaussian", "smooth-adv", "macer"],
+        Place(("2.2.5 randomized smoothing",), "defences, testing: robustness improvements", ("AML.M0003",)),
+    ),
 }
 CERTIFICATES = {
     "smoothing": Place(("2.2.5 randomized smoothing",), "defences, testing: robustness metrics", ("AML.M0008",)),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mohs.errors import ModelError, UnknownName
+from mohs.models.frozen import crafting
 from mohs.models.torch_model import in_double
 
 ROWS, EXACT_ROWS, QUANTUM = 128, 16, 16  # of a call, in float32 and float64: few shapes, so that batch mates do not matter
@@ -50,15 +51,16 @@ class Perception:
         batch: int | None = None,
         example: Tensor | None = None,
         maps: Maps | None = None,
+        live: bool = False,
     ) -> None:
         self.name, self.batch = name, batch
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.module = module if live else copy.deepcopy(module).eval().requires_grad_(False)
         named = dict(self.module.named_modules())
         for layer in layers:
             if layer not in named:
                 raise UnknownName(f"layer of {name}", layer, [known for known in named if known])
         self.maps = maps or (_named(layers) if layers else _activations)
-        self.exact = self._double(example)
+        self.exact = None if live else self._double(example)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float64:
@@ -67,7 +69,8 @@ class Perception:
             module, rows = self.exact, self.batch or EXACT_ROWS
         else:
             module, rows = self.module, self.batch or ROWS
-        return torch.cat([self._padded(module, part) for part in x.split(rows)]) if len(x) else x.flatten(1)
+        with crafting(module):
+            return torch.cat([self._padded(module, part) for part in x.split(rows)]) if len(x) else x.flatten(1)
 
     def fingerprint(self) -> str:
         """sha256 of the network's numbers."""

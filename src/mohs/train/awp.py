@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mohs.errors import RequestError
 from mohs.train.batch import Batch
-from mohs.train.recipe import Adversarial, Modifier, Recipe
+from mohs.train.recipe import Adversarial, Around, Modifier, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class AWP(Modifier):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Perturbed(Adversarial):
+class _Perturbed(Around, Adversarial):
     of: Adversarial
     awp: AWP
 

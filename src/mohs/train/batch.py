@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mohs.errors import RequestError
-from mohs.models.convolution import NarrowGradients
+from mohs.models.frozen import crafting as crafting
 from mohs.rng import Stream
 from mohs.threat import Threat
 
@@ -23,9 +22,9 @@ class Batch:
     """n examples on their way through one step.
 
     network: in training mode; network(x) are logits. x0 [n, *input]; y [n] int64, or [n, classes] where augmentation mixed
-    labels. rows [n]: their positions in the training data. stream: a key a row, of this epoch. progress: of the whole
-    training, 0 to 1. memory: tensors that a recipe carries from batch to batch; they are in every checkpoint. aids: other
-    networks that the recipe asked for, frozen, in evaluation mode.
+    labels. rows [n]: their positions in the training data. stream: a key a row, of this epoch. joint: one key, of the batch, the
+    same in every process. progress: of the whole training, 0 to 1. memory: tensors that a recipe carries from batch to batch;
+    they are in every checkpoint. aids: other networks that the recipe asked for, frozen, in evaluation mode.
     """
 
     network: nn.Module
@@ -33,6 +32,7 @@ class Batch:
     y: Tensor
     rows: Tensor
     stream: Stream
+    joint: Stream = field(default_factory=lambda: Stream.of(0, torch.arange(1)))
     given: Threat | None = None
     progress: float = 0.0
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -81,24 +81,3 @@ class Batch:
         point = point.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(self.network(self.shown(point))).sum(), point)
         return gradient
-
-
-@contextmanager
-def crafting(network: nn.Module, evaluating: bool = True) -> Iterator[None]:
-    """Parameters without gradients and, where `evaluating`, evaluation mode; as it was on the way out. On a CPU the gradient in
-    the input takes the cheaper way."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    modes = [(part, part.training) for part in network.modules()]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    if evaluating:
-        network.eval()
-    plain = trained and (trained[0].is_cuda or torch.is_autocast_enabled(trained[0].device.type))
-    try:
-        with nullcontext() if plain else NarrowGradients():
-            yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        for part, mode in modes:
-            part.training = mode

@@ -45,7 +45,7 @@ class Distillation(Recipe):
     sets = ()
 
     def aids(self, train: Trainer) -> dict[str, nn.Module]:
-        return {"teacher": train("teacher", Tempered(temperature=self.temperature))}
+        return {"teacher": train.fit("teacher", Tempered(temperature=self.temperature))}
 
     def loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -75,7 +75,7 @@ class RSLAD(Adversarial):
     def aids(self, train: Trainer) -> dict[str, nn.Module]:
         from mohs.train.trades import TRADES
 
-        return {"teacher": train("teacher", TRADES())}
+        return {"teacher": train.fit("teacher", TRADES())}
 
     def attacked(self, batch: Batch) -> Tensor:
         taught = self._taught(batch)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -52,6 +53,5 @@ class Fast(Adversarial):
         loss = functional.cross_entropy(batch.network(batch.shown(point)), batch.y, reduction="sum")
         return torch.autograd.grad(loss, point, create_graph=True)[0]
 
-    def calmer(self) -> Fast:
-        """What training goes on with after it overfitted catastrophically."""
-        return Fast(step_size=self.step_size, gradalign=2 * self.gradalign or 0.2)
+    def calmer(self) -> Self:
+        return replace(self, gradalign=2 * self.gradalign or 0.2)

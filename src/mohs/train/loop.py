@@ -16,6 +16,7 @@ from mohs.errors import Missing, RequestError
 from mohs.rng import Stream
 from mohs.threat import Threat
 from mohs.train import checkpoint
+from mohs.train.adversary import facing
 from mohs.train.augment import Change, augmentation
 from mohs.train.average import Average
 from mohs.train.batch import Batch
@@ -95,6 +96,7 @@ class _Loop:
         self.changes: list[Change] = [augmentation(text, task.classes) for text in training.augment]
         self.schedule = SCHEDULES[training.schedule]
         self.recipe = task.recipe
+        self.threat = task.threat and facing(task.threat, self.raw)
         self.standing = Standing()
 
     @property
@@ -168,6 +170,7 @@ class _Loop:
     def _batch(self, joint: Tensor, epoch: int, progress: float) -> Batch:
         rows = joint[self.fabric.global_rank :: self.fabric.world_size]
         stream = Stream.of(self.training.seed, rows).at("epoch", epoch)
+        first = Stream.of(self.training.seed, joint[:1]).at("joint", epoch)
         x, y = self.task.x[rows], self.task.y[rows]
         for change in self.changes:
             x, y = change(x, y, stream)
@@ -178,7 +181,8 @@ class _Loop:
             y=y.to(device),
             rows=rows,
             stream=Stream(stream.keys.to(device)),
-            given=self.task.threat,
+            joint=first,
+            given=self.threat,
             progress=progress,
             memory=self.standing.memory,
             aids=self.aids,
@@ -198,18 +202,18 @@ class _Loop:
         return float(values.sum())
 
     def _validate(self) -> Score:
-        task = self.task
-        return score(self.used, task.held_x, task.held_y, task.threat, self.training.seed, self.fabric.device)
+        task, threat = self.task, self.task.threat and facing(self.task.threat, self.used)
+        return score(self.used, task.held_x, task.held_y, threat, self.training.seed, self.fabric.device)
 
     def _judge(self, validated: Score) -> str:
         """Note the best epoch; what is to be said of this one."""
-        standing, value = self.standing, validated.robust if self.recipe.sets != () else validated.clean
+        standing, value = self.standing, validated.robust if self.recipe.by_robustness else validated.clean
         if value > standing.best_score:
             standing.best_epoch, standing.best_score = standing.epoch, value
             standing.best = {name: v.detach().clone().cpu() for name, v in self.used.state_dict().items()}
             return "best so far"
-        calmer = getattr(self.recipe, "calmer", None)
-        if self.training.guard and calmer and value < standing.best_score - BROKE_DOWN and standing.returns < MOST_RETURNS:
+        broke = value < standing.best_score - BROKE_DOWN and standing.returns < MOST_RETURNS
+        if self.training.guard and broke and self.recipe.calmer() is not None:
             return f"broke down from {standing.best_score:.1%} to {value:.1%} robust: goes back, calmer"
         patience = self.training.patience
         if patience is not None and standing.epoch - standing.best_epoch >= patience:
@@ -229,7 +233,7 @@ class _Loop:
     def _calm(self) -> None:
         self.recipe = self.task.recipe
         for _ in range(self.standing.returns):
-            self.recipe = self.recipe.calmer()  # type: ignore[attr-defined]
+            self.recipe = self.recipe.calmer() or self.recipe
 
     # what outlives the process
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
 from mohs.attacks.settings import Settings
+from mohs.errors import RequestError
+from mohs.threat import Threat
 from mohs.train.batch import Batch
 
-# (name, recipe) -> another network of the same kind, trained first on the same data, in a folder of that name; frozen
-Trainer = Callable[[str, "Recipe"], nn.Module]
+
+@dataclass(frozen=True)
+class Trainer:
+    """What a recipe may make its aids of. fit: (name, recipe) -> another network of the same kind, trained first on the same
+    data, in a folder of that name; frozen. x [n, *input], y [n]: the data, in `bounds`."""
+
+    fit: Callable[[str, Recipe], nn.Module]
+    x: Tensor
+    y: Tensor
+    bounds: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +35,7 @@ class Recipe(Settings, ABC):
     purpose: ClassVar[str]  # what it is for, in a line
     sets: ClassVar[tuple[str, ...] | None] = None  # the threats it hardens against; None: every one; (): it takes none
     mixes: ClassVar[bool] = True  # takes labels that augmentation mixed
+    hardens: ClassVar[bool] = True  # against who follows gradients
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
@@ -39,6 +50,11 @@ class Recipe(Settings, ABC):
         """Of the weights, on every batch; epochs are divided by it."""
         return 1
 
+    @property
+    def by_robustness(self) -> bool:
+        """Whether its best epoch is that of robust accuracy, not of clean."""
+        return self.hardens and self.sets != ()
+
     def aids(self, train: Trainer) -> dict[str, nn.Module]:
         """Other networks that the loss needs."""
         return {}
@@ -46,6 +62,17 @@ class Recipe(Settings, ABC):
     def deployed(self, network: nn.Module) -> nn.Module:
         """What a trained network is used as."""
         return network
+
+    def check(self, threat: Threat | None) -> None:
+        """Raise RequestError where it cannot harden against the threat."""
+        if threat is None and self.sets != ():
+            raise RequestError(f"{type(self).__name__} trains against a threat: give --threat, such as linf:8/255")
+        if threat is not None and self.sets and threat.name not in self.sets:
+            raise RequestError(f"{type(self).__name__} hardens against {', '.join(self.sets)}, and the threat is {threat}")
+
+    def calmer(self) -> Self | None:
+        """What training goes on with after robust accuracy broke down; None: as it is."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +106,31 @@ class Modifier(Settings):
     def around(self, recipe: Recipe) -> Recipe:
         """The recipe, changed. RequestError where it is of a kind that cannot be."""
         return recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around(Recipe):
+    """A recipe that a modifier changed. What it does not change is that of the recipe inside."""
+
+    of: Recipe
+
+    @property
+    def updates(self) -> int:
+        return self.of.updates
+
+    @property
+    def by_robustness(self) -> bool:
+        return self.of.by_robustness
+
+    def aids(self, train: Trainer) -> dict[str, nn.Module]:
+        return self.of.aids(train)
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        return self.of.deployed(network)
+
+    def check(self, threat: Threat | None) -> None:
+        self.of.check(threat)
+
+    def calmer(self) -> Self | None:
+        of = self.of.calmer()
+        return None if of is None else replace(self, of=of)

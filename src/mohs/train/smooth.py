@@ -12,7 +12,7 @@ from torch.nn import functional
 from mohs.errors import ModelError, RequestError
 from mohs.networks import activation
 from mohs.train.batch import Batch
-from mohs.train.recipe import Modifier, Recipe
+from mohs.train.recipe import Around, Modifier, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +71,10 @@ class Sharpening(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Annealed(Recipe):
-    of: Recipe
+class _Annealed(Around):
     smooth: Smooth
 
     paper, cost, purpose = Smooth.paper, Smooth.cost, Smooth.purpose
-
-    @property
-    def updates(self) -> int:
-        return self.of.updates
 
     def loss(self, batch: Batch) -> Tensor:
         return next(self.losses(batch))
