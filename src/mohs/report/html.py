@@ -76,7 +76,7 @@ def render(verdict: Verdict) -> str:
         columns={name: words.COLUMNS[name] for name in SCHEMA.names},
         files=_files(verdict.run),
         most_files=FILES,
-        plotly=_plotly(),
+        plotly=plotly(),
     )
 
 
@@ -125,7 +125,7 @@ def _files(run: Run) -> list[str]:
 
 
 @cache
-def _plotly() -> str:
+def plotly() -> str:
     """plotly.js, deflated and in base64: 2 MB instead of 5, and the page names no address of its makers."""
     from plotly.offline import get_plotlyjs
 
