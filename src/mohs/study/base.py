@@ -110,7 +110,7 @@ class Map:
 
     classes: by name, where values are classes. low, high: of the colours, so that maps compare; None: of the map's own values.
     log: colours and heights go by the logarithm. surface: drawn in three dimensions too. frame: half the side of a square around
-    (0, 0)."""
+    (0, 0). pale: [ys][xs], where a class is drawn faintly."""
 
     title: str
     x: str
@@ -126,6 +126,7 @@ class Map:
     log: bool = False
     surface: bool = False
     frame: float | None = None
+    pale: tuple[tuple[bool, ...], ...] = ()
     kind: str = field(default="map", init=False)
 
 

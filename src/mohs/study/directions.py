@@ -196,15 +196,15 @@ class Directions(Study):
         lows, highs = [float(m.mean.min()) for m in found], [float(m.mean.max()) for m in found]
         for m in found:
             yield self._map(f"{m.name}, the mean", m.mean, min(lows), max(highs), surface=True)
+        for k, row in enumerate(shown):
+            for m in found:
+                yield self._map(f"{m.name}, example {int(data.ids[row])}", m.pictured[k])
         lines = [
             Line(f"{m.name}, {name}", steps, tuple(losses.mean(0).tolist()))
             for m in found
             for name, losses in (("adversarial", m.ahead), ("random", m.aside))
         ]
         yield Lines("The mean loss along each direction", "step, in epsilons", "loss", tuple(lines))
-        for k, row in enumerate(shown):
-            for m in found:
-                yield self._map(f"{m.name}, example {int(data.ids[row])}", m.pictured[k])
 
     def _map(self, title: str, values: Tensor, low: float | None = None, high: float | None = None, surface: bool = False) -> Map:
         steps, rows = tuple(self._steps()), tuple(map(tuple, values.tolist()))

@@ -60,10 +60,12 @@ class Plane:
 
 @dataclass(frozen=True)
 class Seen:
-    """One plane by one model. labels [points, points], -1 outside the box; nearest [3]: at least how far it is on the plane
-    from each corner to another class; distance [3]: the least change an attack found; adversarial [3, *input] and its labels."""
+    """One plane by one model. labels, outside [vs, us]: the class, and whether the input leaves the box; nearest [3]: at least how
+    far it is on the plane, inside the box, from each corner to another class; distance [3]: the least change an attack found;
+    adversarial [3, *input] and the labels reached there."""
 
     labels: Tensor
+    outside: Tensor
     nearest: Tensor
     distance: Tensor
     adversarial: Tensor
@@ -75,8 +77,8 @@ class Regions(Study):
     """Which classes lie between three examples, and where are the adversarial ones?
 
     A plane through three examples of different classes that all models get right, coloured by the class. Lengths are L2. What
-    leaves the box is blank. An adversarial point (DDN, Rony et al., CVPR 2019, arXiv:1811.09600, the nearest found) lies off the
-    plane: a cross marks its foot, and says its class and how far it is from its example.
+    leaves the box is pale, and does not count. An adversarial point (DDN, Rony et al., CVPR 2019, arXiv:1811.09600, the nearest
+    found) lies off the plane: a cross marks its foot, and says its class and how far it is from its example.
 
     classes: three, by number or name, `dog,truck,airplane`; drawn without. planes: that are measured; the first is drawn. points:
     an axis of the picture. Several models: from the least robust to the most.
@@ -148,21 +150,16 @@ class Regions(Study):
             part = slice(3 * k, 3 * k + 3)
             u, v = self._axes(plane)
             uv = torch.cartesian_prod(v, u).flip(1)
-            inputs = torch.cat([self._labels(batched, plane.at(some)) for some in uv.split(batched.rows)])
+            labels, outside = map(
+                torch.cat, zip(*(_look(batched, plane.at(some)) for some in uv.split(batched.rows)), strict=True)
+            )
             away = torch.cdist(plane.corners, uv)
-            other = (inputs >= 0) & (inputs != subject.data.y[own][:, None])
+            other = ~outside & (labels != subject.data.y[own][:, None])
             cell = float(u[1] - u[0])
             nearest = away.masked_fill(~other, torch.inf).amin(1) - cell / math.sqrt(2)  # it may reach so far into the cell
-            labels = inputs.view(len(v), len(u))
-            found.append(Seen(labels, nearest, outcome.distance[part], outcome.adversarial[part], outcome.label[part]))
+            labels, outside = labels.view(len(v), len(u)), outside.view(len(v), len(u))
+            found.append(Seen(labels, outside, nearest, outcome.distance[part], outcome.adversarial[part], outcome.label[part]))
         return found
-
-    @staticmethod
-    def _labels(model: Batched, x: Tensor) -> Tensor:
-        low, high = model.model.bounds
-        spare = 1e-6 * (high - low)
-        outside = ((x < low - spare) | (x > high + spare)).flatten(1).any(1)
-        return model.scores(x.to(model.model.device)).argmax(1).cpu().masked_fill(outside, -1)
 
     def _findings(self, subject: Subject, planes: Sequence[tuple[Tensor, Plane]], found: Sequence[Sequence[Seen]]) -> Findings:
         names = [model.name for model in subject.models]
@@ -170,8 +167,8 @@ class Regions(Study):
         return Findings(
             words=(
                 f"{plural(len(planes), 'plane')} through three examples of different classes that every model gets right; "
-                "lengths are L2. On the plane: at least how far it is from an example to a point of another class; anywhere: how far "
-                "to the nearest adversarial point that was found."
+                "lengths are L2. On the plane: at least how far it is from an example to a point of another class; anywhere: how "
+                "far to the nearest adversarial point that was found."
             ),
             table=Table(
                 ("model", "median, on the plane", "median, anywhere", "examples"),
@@ -183,7 +180,7 @@ class Regions(Study):
             figures=tuple(self._figure(subject, name, planes[0], seen[0]) for name, seen in zip(names, found, strict=True)),
             claims=tuple(_claims(names, distance, nearest)),
             notes=(
-                "A plane is two of very many dimensions. Blank: inputs outside the box. A cross is the foot of an adversarial "
+                "A plane is two of very many dimensions. Pale: inputs outside the box. A cross is the foot of an adversarial "
                 "point, which lies off the plane.",
             ),
             facts=tuple(
@@ -209,12 +206,20 @@ class Regions(Study):
                 reached = class_name(int(seen.reached[k]), data.class_names)
                 text = f"{labels[k]} taken for {reached}, {seen.distance[k]:.2g} away, {off[k]:.2g} off the plane"
                 marks.append(Mark(text, float(feet[k, 0]), float(feet[k, 1]), cross=True))
-        values = tuple(tuple(None if c < 0 else float(c) for c in row) for row in seen.labels.tolist())
+        values, pale = (tuple(map(tuple, value.tolist())) for value in (seen.labels, seen.outside))
         classes = tuple(class_name(c, data.class_names) for c in range(subject.model.classes))
         title = f"{name}: {', '.join(labels)}"
-        return Map(
-            title, "L2 along the first two", "L2", tuple(u.tolist()), tuple(v.tolist()), values, "class", classes, tuple(marks)
-        )
+        names = ("L2, from the first to the second", "L2")
+        axes = (tuple(u.tolist()), tuple(v.tolist()))
+        return Map(title, *names, *axes, values, "class", classes, tuple(marks), pale=pale)
+
+
+def _look(model: Batched, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The class of inputs [n, *input], and whether they leave the box, by more than rounding."""
+    low, high = model.model.bounds
+    spare = 1e-6 * (high - low)
+    outside = ((x < low - spare) | (x > high + spare)).flatten(1).any(1)
+    return model.scores(x.to(model.model.device)).argmax(1).cpu(), outside
 
 
 def _claims(names: Sequence[str], distance: Sequence[Tensor], nearest: Sequence[Tensor]) -> Iterator[Claim]:

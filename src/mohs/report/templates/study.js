@@ -28,7 +28,7 @@
       ...ground(), margin: { l: 56, r: 14, t: 12, b: 44 }, hovermode: "closest",
       legend: { orientation: "h", y: -0.2, yanchor: "top", font: { size: 12 } }, showlegend: traces.some((t) => t.name && t.mode === "lines"),
       xaxis: { ...axis(), title: title(figure.x) },
-      yaxis: { ...axis(), title: title(figure.y), type: figure.log ? "log" : "linear", exponentformat: "power" },
+      yaxis: { ...axis(), title: title(figure.y), ...(figure.log ? { type: "log", dtick: "D2" } : {}) },
     }];
   }
 
@@ -55,11 +55,14 @@
     const texts = figure.values.map((row) => row.map((v) => (v === null ? "" : classed ? plain(figure.classes[v]) : Number(v.toPrecision(4)))));
     const base = { x: figure.xs, y: figure.ys, z, colorscale, zmin, zmax, text: texts, hovertemplate: "%{text}<extra></extra>",
       colorbar: bar(figure, ticks) };
-    const map = classed ? { ...base, type: "heatmap", opacity: 0.85 } : { ...base, type: "contour", ncontours: 18, line: { width: 0.6, color: paint("soft") } };
+    const where = (pale) => z.map((row, i) => row.map((v, j) => (Boolean(figure.pale[i]?.[j]) === pale ? v : null)));
+    const maps = classed ? [{ ...base, type: "heatmap", z: where(false), opacity: 0.9 },
+        { ...base, type: "heatmap", z: where(true), opacity: 0.35, showscale: false }]
+      : [{ ...base, type: "contour", ncontours: 18, line: { width: 0.6, color: paint("soft") } }];
     const marks = figure.marks.map((mark) => ({ mode: "markers", x: [mark.x], y: [mark.y], name: plain(mark.name), hovertemplate: `${plain(mark.name)}<extra></extra>`,
       marker: { symbol: mark.cross ? "x" : "circle", size: 10, color: paint("ink"), line: { width: 1.5, color: paint("card") } } }));
     const frame = figure.frame, title = (text) => ({ text: plain(text), standoff: 8 });
-    return [[map, ...marks], {
+    return [[...maps, ...marks], {
       ...ground(), margin: { l: 56, r: 10, t: 10, b: 44 }, hovermode: "closest", showlegend: false,
       xaxis: { ...axis(), title: title(figure.x), constrain: "domain" },
       yaxis: { ...axis(), title: title(figure.y), scaleanchor: "x", constrain: "domain" },
@@ -74,7 +77,7 @@
     return [[{ type: "surface", x: figure.xs, y: figure.ys, z, colorscale, cmin: zmin, cmax: zmax, showscale: false,
       text: texts, hovertemplate: "%{text}<extra></extra>", contours: { z: { show: true, width: 1, color: paint("soft"), usecolormap: false } } }], {
       ...ground(), dragmode: "turntable", margin: { l: 0, r: 0, t: 0, b: 0 },
-      scene: { xaxis: side(figure.x), yaxis: side(figure.y), aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.75 },
+      scene: { xaxis: side(figure.x), yaxis: side(figure.y), aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.75 }, camera: { eye: { x: 1.5, y: 1.5, z: 0.9 } },
         zaxis: { ...side(figure.unit), range: [zmin, zmax], ...(ticks ? { tickvals: ticks.map((t) => t[0]), ticktext: ticks.map((t) => t[1]) } : {}) } },
     }];
   }
