@@ -39,7 +39,7 @@ class Plane:
         a, b = (x[1:] - x[0]).double()
         first = a / a.norm()
         rest = b - (b * first).sum() * first
-        if rest.norm() <= 1e-9 * b.norm():
+        if rest.norm() <= 1e-5 * b.norm():
             raise RequestError("three examples on one line span no plane: choose others")
         second = rest / rest.norm()
         corners = [[0.0, 0.0], [float(a.norm()), 0.0], [float((b * first).sum()), float(rest.norm())]]
@@ -60,8 +60,8 @@ class Plane:
 
 @dataclass(frozen=True)
 class Seen:
-    """One plane by one model. labels, outside [vs, us]: the class, and whether the input leaves the box; nearest [3]: at least how
-    far it is on the plane, inside the box, from each corner to another class; distance [3]: the least change an attack found;
+    """One plane by one model. labels, outside [vs, us]: the class, and whether the input leaves the box; nearest [3]: at least
+    how far it is on the plane, inside the box, from each corner to another class; distance [3]: the least change an attack found;
     adversarial [3, *input] and the labels reached there."""
 
     labels: Tensor

@@ -30,7 +30,8 @@ class School:
         """The network, for examples like x [n, *input]. Raises DataError where it was trained on others."""
         if self.data.x.shape[1:] != x.shape[1:]:
             raise DataError(f"the data to train on are {list(self.data.x.shape[1:])} and the examples {list(x.shape[1:])}")
-        job = make_job(name, self.data, recipe="standard", epochs=self.epochs, seed=self.seed)
+        batch = min(128, len(self.data))
+        job = make_job(name, self.data, recipe="standard", epochs=self.epochs, batch=batch, seed=self.seed)
         with tempfile.TemporaryDirectory(prefix="mohs-study-") as folder:
             fit(job.task, Path(folder), lambda epoch: say(f"training {name}, epoch {epoch.number} of {epoch.of}"))
         return as_model(job.task.network.cpu().eval().requires_grad_(False), x, name=name)

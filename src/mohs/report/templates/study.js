@@ -26,7 +26,7 @@
     const title = (text) => ({ text: plain(text), standoff: 8 });
     return [traces, {
       ...ground(), margin: { l: 56, r: 14, t: 12, b: 44 }, hovermode: "closest",
-      legend: { orientation: "h", y: -0.2, yanchor: "top", font: { size: 12 } }, showlegend: traces.some((t) => t.name && t.mode === "lines"),
+      legend: { orientation: "h", y: -0.24, yanchor: "top", font: { size: 12 } }, showlegend: traces.some((t) => t.name && t.mode === "lines"),
       xaxis: { ...axis(), title: title(figure.x) },
       yaxis: { ...axis(), title: title(figure.y), ...(figure.log ? { type: "log", dtick: "D2" } : {}) },
     }];
