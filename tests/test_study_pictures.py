@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from mohs import demo
+from mohs.attacks import OptimizerPGD
 from mohs.data import Examples
 from mohs.errors import Refused, RequestError
 from mohs.models import Model, TorchModel, prepare
@@ -22,11 +23,11 @@ from mohs.study.base import Findings, Subject
 from mohs.study.directions import Directions
 from mohs.study.evidence import greater, mostly, sign_test
 from mohs.study.landscape import Around, Landscape, Measured, _concordant, filter_normalised
-from mohs.study.optimizers import Optimizers, _alike
+from mohs.study.optimizers import Optimizers, _alike, _ran
 from mohs.study.pareto import Fit, LeastIFGSM, Pareto, _front
 from mohs.study.pareto import Measured as Placed
 from mohs.study.regions import Plane, Regions
-from mohs.threat import Knowledge
+from mohs.threat import Knowledge, parse_threat
 from tests.test_cli import Mohs, command_line
 
 if TYPE_CHECKING:
@@ -180,7 +181,6 @@ def test_the_adversarial_direction_of_a_linear_model_is_its_sign() -> None:
 
 def test_the_random_direction_is_at_right_angles_and_as_long() -> None:
     from mohs.study.directions import _aside
-    from mohs.threat import parse_threat
 
     for text in ("linf:0.1", "l2:1", "l1:2"):
         threat = parse_threat(text)
@@ -227,6 +227,17 @@ def test_regions_are_the_models_and_adversarial_points_lie_nearer() -> None:
         x = plane.at(torch.tensor([[u, v] for u in figure.xs], dtype=torch.float64))  # type: ignore[union-attr]
         assert figure.values[i] == tuple(network()(x).argmax(1).tolist())
         assert figure.pale[i] == tuple(((x < 0) | (x > 1)).flatten(1).any(1).tolist())  # type: ignore[union-attr]
+    inside = [
+        (u, v, figure.values[i][j])  # type: ignore[union-attr]
+        for i, v in enumerate(figure.ys)  # type: ignore[union-attr]
+        for j, u in enumerate(figure.xs)  # type: ignore[union-attr]
+        if not figure.pale[i][j]  # type: ignore[union-attr]
+    ]
+    cell = figure.xs[1] - figure.xs[0]  # type: ignore[union-attr]
+    for k, (u0, v0) in enumerate(plane.corners.tolist()):
+        own = int(data().y[fact["ids"][0][k]])
+        nearest = min((math.hypot(u - u0, v - v0) for u, v, c in inside if c != own), default=math.inf)
+        assert fact["on_plane"][k] == pytest.approx(nearest - cell / math.sqrt(2))
     assert len(fact["on_plane"]) == len(fact["anywhere"]) == 12
     assert all(near <= far + 0.02 for near, far in zip(fact["anywhere"], fact["on_plane"], strict=True))
     assert found.claims[0].held is True
@@ -250,10 +261,20 @@ def test_optimisers_differ_on_a_model_that_is_sure_and_not_where_gradients_have_
     found = Optimizers(threat="linf:0.1", steps=40).run(subject(TorchModel(sure, classes=3, name="sure")))
     last = {(fact["optimizer"], fact["normalise"]): fact["broken"][-1] for fact in found.facts}
     assert last["adam", False] > last["sgd", False] + 0.1
-    assert [claim.held for claim in found.claims] == [True, True]
+    assert abs(last["adam", True] - last["sgd", True]) < 0.1
+    assert found.claims[0].held is True
+    assert found.claims[1].held is not False
     for fact in found.facts:
         assert fact["steps"] == (1, 2, 5, 10, 20, 40)
         assert fact["broken"] == tuple(sorted(fact["broken"]))  # what is broken stays so
+
+
+def test_what_is_broken_goes_on_so_that_losses_compare() -> None:
+    made, threat = data(), parse_threat("linf:0.3")
+    broken, loss = _ran(OptimizerPGD(steps=20), prepare(model(), made.x), made, threat, 0)
+    assert broken.any()
+    assert len(broken) == len(loss) == 60
+    assert float(loss[broken].min()) > math.log(1.5)  # at the end of the way, past the boundary
 
 
 def test_alike_needs_narrow_differences() -> None:
@@ -270,10 +291,10 @@ def test_alike_needs_narrow_differences() -> None:
 
 def test_least_ifgsm_finds_the_distance_of_a_linear_model() -> None:
     linear, x, y = demo.linear_example()
-    found = LeastIFGSM()(prepare(TorchModel(linear, classes=4), x), x, y, threat="linf:inf")
-    assert float(found.distance) == pytest.approx(1 / 7, rel=0.02)
+    found = LeastIFGSM(attempts=15, steps=20)(prepare(TorchModel(linear, classes=4), x), x, y, threat="linf:inf")
+    assert float(found.distance) == pytest.approx(1 / 7, rel=1e-3)
     assert float(found.distance) >= 1 / 7
-    assert int(found.backwards) == 9 * 50
+    assert int(found.backwards) == 15 * 20
 
 
 def test_a_fit_is_recovered() -> None:

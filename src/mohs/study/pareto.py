@@ -103,7 +103,7 @@ class Fit:
         return self.a * math.log(1 - accuracy) + self.b
 
     def __str__(self) -> str:
-        return f"{self.a:.3g} ln(1 - accuracy) + {self.b:.3g}, R² {self.r2:.2f}"
+        return f"{self.a:.3g} ln(1 - accuracy) {'-' if self.b < 0 else '+'} {abs(self.b):.3g}, R² {self.r2:.2f}"
 
 
 @dataclass(frozen=True)
