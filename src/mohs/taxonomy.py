@@ -130,12 +130,12 @@ DEFENCES = {
 }
 DETECTORS = dict.fromkeys(["mahalanobis", "lid", "squeezing", "nre", "magnet"], _WATCHING)
 RECIPES = {
-    **dict.fromkeys("pgd fast n-fgsm free trades mart hat max avg msd rslad alp".split(), _TRAINING),
-    **dict.fromkeys("attack perceptual universal ensemble on-manifold layers +awp +smooth".split(), _TRAINING),
+    **dict.fromkeys(["pgd", "fast", "n-fgsm", "free", "trades", "mart", "hat", "max", "avg", "msd", "rslad", "alp"], _TRAINING),
+    **dict.fromkeys(["attack", "perceptual", "universal", "ensemble", "on-manifold", "layers", "+awp", "+smooth"], _TRAINING),
     "gradient": Place(("2.2.5",), _MASKING, ("AML.M0003",)),
     "distillation": Place(("2.2.5",), "defences, testing: robustness improvements, defensive distillation", ("AML.M0003",)),
     **dict.fromkeys(
-        "gaussian smooth-adv macer".split(),
+        ["gaussian", "smooth-adv", "macer"],
         Place(("2.2.5 randomized smoothing",), "defences, testing: robustness improvements", ("AML.M0003",)),
     ),
 }

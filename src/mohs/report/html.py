@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mohs.report import classes, detection, figures, pictures, queries, words
-from mohs.report.page import environment, put
+from mohs.report.page import environment, plotly, put
 from mohs.report.policy import Requirement, check
 from mohs.report.tables import broken_by
 from mohs.store import SCHEMA, Run
@@ -49,7 +46,7 @@ def render(verdict: Verdict) -> str:
         columns={name: words.COLUMNS[name] for name in SCHEMA.names},
         files=_files(verdict.run),
         most_files=FILES,
-        plotly=_plotly(),
+        plotly=plotly(),
     )
 
 
@@ -95,11 +92,3 @@ def _policy(verdict: Verdict) -> list[dict[str, Any]]:
 
 def _files(run: Run) -> list[str]:
     return sorted(path.name for path in (run.folder / "records").glob("*.parquet"))
-
-
-@cache
-def _plotly() -> str:
-    """plotly.js, deflated and in base64: 2 MB instead of 5, and the page names no address of its makers."""
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 6)).decode()

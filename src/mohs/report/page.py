@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import zlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,3 +40,11 @@ def put(page: str, path: str | Path) -> Path:
     except OSError as error:
         raise RequestError(f"cannot write the page {path}: {error.strerror}") from error
     return path
+
+
+@cache
+def plotly() -> str:
+    """plotly.js, deflated and in base64: 2 MB instead of 5, and the page names no address of its makers."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 6)).decode()

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mohs.report.page import environment, put
+from mohs.report.page import environment, plotly, put
 
 VERDICTS = {True: "held", False: "did not hold", None: "undecided"}
 COLOURS = {True: "green", False: "red", None: "yellow"}
@@ -32,5 +32,7 @@ def summary(found: dict[str, Any]) -> RenderableType:
 
 def write_page(found: dict[str, Any], about: dict[str, Any], path: str | Path) -> Path:
     """Write the page of findings. about: title, name, model, data, n, settings, command, mohs, created."""
-    page = environment().get_template("study.html.j2").render(found=found, about=about, verdicts=VERDICTS)
+    drawn = any(figure["kind"] != "grid" for figure in found["figures"])
+    template = environment().get_template("study.html.j2")
+    page = template.render(found=found, about=about, verdicts=VERDICTS, plotly=plotly() if drawn else "")
     return put(page, path)

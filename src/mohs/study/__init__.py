@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 TABLE = {
     "difficulty": "mohs.study.difficulty:Difficulty",
+    "landscape": "mohs.study.landscape:Landscape",
+    "directions": "mohs.study.directions:Directions",
+    "regions": "mohs.study.regions:Regions",
+    "optimizers": "mohs.study.optimizers:Optimizers",
+    "pareto": "mohs.study.pareto:Pareto",
 }
 
 

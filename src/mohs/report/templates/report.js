@@ -1,10 +1,7 @@
-"use strict";
 // Draws the robustness curves. Everything else in the page is there without a script.
 (() => {
   const curves = JSON.parse(document.getElementById("curves").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const paint = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-  const wash = (name, alpha) => `rgb(${paint(name + "-rgb").split(" ").join(",")},${alpha})`.replace("rgb(", "rgba(");
+  const { paint, wash, axis, ground, config, keep } = drawing;
   const digits = (value) => String(Number(value.toPrecision(3)));
   const at = (curve, x) => {
     let low = 0, high = curve.x.length - 1;
@@ -36,25 +33,20 @@
   }
 
   function layout(curve, x) {
-    const axis = { gridcolor: paint("line"), zerolinecolor: paint("line"), linecolor: paint("line"), tickcolor: paint("line"),
-      fixedrange: true, automargin: true };
+    const lines = axis();
     const rule = (where, dash, colour) => ({ type: "line", x0: where, x1: where, y0: 0, y1: 1, yref: "paper",
       line: { width: 1.2, dash, color: paint(colour) } });
     const marked = curve.epsilon !== null;
     return {
-      margin: { l: 46, r: 12, t: 24, b: 44 }, dragmode: false, hovermode: "x",
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: paint("sans"), size: 12.5, color: paint("soft") },
-      hoverlabel: { bgcolor: paint("card"), bordercolor: paint("line"), font: { color: paint("ink"), family: paint("sans") } },
-      xaxis: { ...axis, range: [0, curve.end], title: { text: "ε" + (curve.unit ? ` (${curve.unit.trim()})` : ""), standoff: 8 } },
-      yaxis: { ...axis, range: [0, 102], ticksuffix: "%", nticks: 6 },
+      ...ground(), margin: { l: 46, r: 12, t: 24, b: 44 }, hovermode: "x",
+      xaxis: { ...lines, range: [0, curve.end], title: { text: "ε" + (curve.unit ? ` (${curve.unit.trim()})` : ""), standoff: 8 } },
+      yaxis: { ...lines, range: [0, 102], ticksuffix: "%", nticks: 6 },
       shapes: [...(marked ? [rule(curve.epsilon, "dot", "broken")] : []), rule(x, "solid", "natural")],
       annotations: marked ? [{ x: curve.epsilon, y: 1, yref: "paper", yanchor: "bottom", showarrow: false, borderpad: 2,
         text: "audited ε", font: { color: paint("broken"), size: 12.5 } }] : [],
     };
   }
 
-  const config = { displayModeBar: false, responsive: true, displaylogo: false };
   const places = curves.map((curve, i) => ({ curve, plot: document.getElementById(`plot-${i + 1}`),
     slider: document.getElementById(`slider-${i + 1}`), said: document.getElementById(`said-${i + 1}`) }));
 
@@ -67,14 +59,6 @@
   const draw = () => places.forEach(({ curve, plot, slider }) =>
     Plotly.react(plot, traces(curve), layout(curve, Number(slider.value)), config));
 
-  async function load() {
-    const bytes = Uint8Array.from(atob(document.getElementById("plotly").textContent.trim()), (c) => c.charCodeAt(0));
-    const code = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
-    const script = document.createElement("script");
-    script.textContent = code;
-    document.head.append(script);
-  }
-
   places.forEach((place) => {
     place.slider.addEventListener("input", () => {
       say(place);
@@ -82,13 +66,7 @@
     });
     say(place);
   });
-  load().then(() => {
-    draw();
-    dark.addEventListener("change", draw);
-    addEventListener("beforeprint", draw);
-    addEventListener("afterprint", draw);
-    document.documentElement.dataset.drawn = "yes";
-  }).catch((error) => {
+  keep(draw, (error) => {
     places.forEach(({ plot }) => { plot.textContent = `The curve could not be drawn here (${error.message}): its values are in the table below.`; });
   });
 })();
