@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from mohs.cli import options
+from mohs.errors import RequestError
 
-HELP = "A question about a model that takes more than one attack: `difficulty`. The study's own options are options here."
+if TYPE_CHECKING:
+    from mohs.study.base import Study
+    from mohs.study.ways import Trains
+
+HELP = (
+    "A question that takes more than one attack: `difficulty` and `holistic`, about a model; `capacity`, `attention`, "
+    "`activations` and `transfer`, which train networks of their own. The study's own options are options here."
+)
 EXAMPLE = (
     "Example: `mohs study difficulty model.pt2 --data test.npz --threat linf:8/255 --queries 1000 --surrogate substitute.pt2`"
 )
@@ -22,9 +31,34 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def command(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="`difficulty`: what an adversary wants against what they see.", show_default=False)],
-    model: options.Model,
-    data: options.Data,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="`difficulty`: what an adversary wants against what they see; `holistic`: kinds of attack against it; "
+            "`capacity`: widths and depths; `attention`: against convolution; `activations`: smooth ones; `transfer`: of "
+            "robustness.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="`demo`, `package.module:factory`, or a .pt2, TorchScript or .onnx file; none where the study trains.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="`digits`, an .npz or .safetensors file (x, y), an image folder, a table; of a study that trains, what it "
+            "trains on: the embedded digits without it.",
+            show_default=False,
+        ),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(help="Of a study that trains: what is attacked; a fifth of --data without it.", show_default=False),
+    ] = None,
     surrogate: Annotated[
         list[str] | None, typer.Option(help="A model of the adversary's own. As often as wanted.", show_default=False)
     ] = None,
@@ -41,33 +75,32 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import study as table
-    from mohs.auditing import load, load_surrogate, make_request
     from mohs.cli.show import errors
-    from mohs.data import load_data
-    from mohs.models.contract import check_contract
     from mohs.report.study import summary, write_page
-    from mohs.study.base import Subject
+    from mohs.study.base import Study
 
+    words = context.args
+    if model is not None and model.startswith("--"):  # the study's first option stands where the model would
+        words, model = [model, *words], None
     kind = table.find(name)
-    made = kind.from_spec(dict(options.own(context.args)))
+    made = kind.from_spec(dict(options.own(words)))
     said: dict[str, Any] = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "rows": rows, "seed": seed}
-    examples = load_data(data, limit=limit, seed=seed)
-    request = make_request(model, data, [], {**said, "trust_pickle": trust_pickle})
-    subject = load(model, examples.x, request)
-    for finding in check_contract(subject, examples.x, examples.y):
-        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
-    own = tuple(load_surrogate(text, examples.x, request) for text in surrogate or [])
     with errors.status(name) as status:
-        found = made.run(Subject(subject, examples, own, said, status.update)).plain()
+        if isinstance(made, Study):
+            if model is None or data is None or test is not None:
+                raise RequestError(f"the study {name} is of a model: mohs study {name} MODEL --data DATA")
+            found, of = _of_model(made, model, data, surrogate or [], limit, said, trust_pickle, status.update)
+        else:
+            if model is not None or surrogate:
+                raise RequestError(f"the study {name} trains its own networks: leave MODEL and --surrogate out")
+            found, of = _of_training(made, data, test, limit, said, status.update)
     now = datetime.now(UTC)
     about = {
         "name": name,
         "title": (kind.__doc__ or name).splitlines()[0],
-        "model": subject.name,
-        "data": examples.name,
-        "n": len(examples),
+        **of,
         "settings": made.spec(),
-        "command": _command(name, model, data, made.spec(), surrogate or [], said | {"limit": limit}),
+        "command": _command(name, model, data, made.spec(), surrogate or [], said | {"test": test, "limit": limit}),
         "mohs": metadata.version("mohs"),
         "created": now.isoformat(timespec="seconds"),
     }
@@ -81,10 +114,50 @@ def command(
     return 0
 
 
-def _command(name: str, model: str, data: str, spec: dict[str, object], surrogates: list[str], said: dict[str, Any]) -> str:
+def _of_model(
+    study: Study,
+    model: str,
+    data: str,
+    surrogates: list[str],
+    limit: int | None,
+    said: dict[str, Any],
+    trust_pickle: bool,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The findings, and what they are of."""
+    from mohs.auditing import load, load_surrogate, make_request
+    from mohs.cli.show import errors
+    from mohs.data import load_data
+    from mohs.models.contract import check_contract
+    from mohs.study.base import Subject
+
+    examples = load_data(data, limit=limit, seed=said["seed"])
+    request = make_request(model, data, [], {**said, "trust_pickle": trust_pickle})
+    subject = load(model, examples.x, request)
+    for finding in check_contract(subject, examples.x, examples.y):
+        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    own = tuple(load_surrogate(text, examples.x, request) for text in surrogates)
+    found = study.run(Subject(subject, examples, own, said, say)).plain()
+    return found, {"model": subject.name, "data": examples.name, "n": len(examples)}
+
+
+def _of_training(
+    study: Trains, data: str | None, test: str | None, limit: int | None, said: dict[str, Any], say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The findings, and what they are of."""
+    from mohs.study.ways import materials
+
+    given = materials(data, test, limit=limit, options=said, say=say)
+    found = study.run(given).plain()
+    return found, {"model": "networks of its own", "data": given.test.name, "n": min(study.examples, len(given.test))}
+
+
+def _command(
+    name: str, model: str | None, data: str | None, spec: dict[str, object], surrogates: list[str], said: dict[str, Any]
+) -> str:
     import shlex
 
-    words = ["mohs", "study", name, model, "--data", data]
+    words = ["mohs", "study", name, *([model] if model else []), *(["--data", data] if data else [])]
     words += [word for text in surrogates for word in ("--surrogate", text)]
     for option, value in {**spec, **said}.items():
         if value is not None:
