@@ -41,6 +41,7 @@ COMMANDS = (
     "report",
     "compare",
     "demo",
+    "course",
 )
 
 

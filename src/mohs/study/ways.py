@@ -79,7 +79,7 @@ class Trains(Settings, ABC):
     """A study of networks that it trains itself. Its docstring's first line is its title.
 
     seeds: networks trained each way, from the seed that was asked for on. epochs, batch, rate: of AdamW, on a one-cycle
-    schedule. examples: of the test data that are attacked, the first ones.
+    schedule. examples: of the test data that are attacked, a seeded sample.
     """
 
     seeds: int = 3
@@ -102,10 +102,11 @@ class Trains(Settings, ABC):
         for text in threats:
             if parse_threat(text).epsilon == torch.inf:
                 raise RequestError(f"the study needs a budget, such as linf:0.2; not {text!r}")
-        test = materials.test.take(torch.arange(min(self.examples, len(materials.test))))
+        first = int(materials.options.get("seed", 0))
+        drawn = Stream.of(first, torch.arange(1)).at("attacked").permutation(len(materials.test))[0][: self.examples]
+        test = materials.test.take(drawn.sort().values)
         found: dict[str, dict[str, list[float]]] = {name: {what: [] for what in (CLEAN, *threats)} for name in ways}
         notes = []
-        first = int(materials.options.get("seed", 0))
         for name, way in ways.items():
             for seed in range(first, first + self.seeds):
                 materials.say(f"{name}, seed {seed}")
