@@ -41,7 +41,7 @@ def test_claims_are_decided_by_the_interval_over_seeds() -> None:
 
 def test_shares_are_those_of_the_networks() -> None:
     """The same seed gives the same shares; no budget at all gives clean accuracy; more training gives more."""
-    study = Capacity(seeds=2, epochs=8, examples=40)
+    study = Capacity(seeds=2, epochs=8, batch=16, examples=40)
     given = materials(None, None, limit=400)
     ways = {"one": Way("mlp-16"), "again": Way("mlp-16"), "hard": Way("mlp-16", "pgd", "linf:0.05")}
     shares, notes = study.measured(given, ways, ["linf:1e-6", "linf:0.3"])

@@ -124,7 +124,10 @@ def _call(words: list[str]) -> tuple[str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        code = app(words, standalone_mode=False)
+        try:
+            code = app(words, standalone_mode=False)
+        except Exception as error:  # whatever it is, the page says it, and the course goes on
+            return out.getvalue(), str(error) or repr(error)
     return out.getvalue(), err.getvalue().strip().splitlines()[-1] if code else ""
 
 
