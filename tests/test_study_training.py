@@ -95,6 +95,22 @@ def test_every_study_trains_attacks_and_judges(given: Materials, name: str, opti
     assert {len(fact["shares"]) for fact in found.facts} == {study.seeds}
 
 
+def test_a_network_that_hardly_learned_is_attacked(given: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first examples get the same scores, for which an audit would refuse it."""
+
+    class Dead(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.flatten(1).sum(1, keepdim=True) - least).relu() * torch.arange(10.0)
+
+    few = given.test.take(given.test.x.flatten(1).sum(1).argsort(stable=True)[:40])
+    least = float(few.x[-2].sum())
+    monkeypatch.setattr(Trains, "_trained", lambda *given: Dead().eval())
+    study = Capacity(seeds=1, examples=40)
+    shares, notes = study.measured(Materials(given.data, few), {"one": Way("mlp-8")}, ["linf:0.01"])
+    assert not notes
+    assert 0 <= shares["one"]["linf:0.01"][0] <= shares["one"]["clean"][0]
+
+
 def test_a_part_is_held_out_of_other_data(tmp_path: Path) -> None:
     x, y = torch.rand(50, 3), torch.arange(50) % 2
     np.savez(tmp_path / "own.npz", x=x.numpy(), y=y.numpy())
