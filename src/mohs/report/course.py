@@ -11,7 +11,7 @@ from typing import Any
 from mohs.report.html import environment, put
 
 PICTURES = (".png", ".svg")
-COLUMN, ROW = 120, 17  # of the timeline, in pixels
+COLUMN, ROW = 160, 17  # of the timeline, in pixels
 COLOURS = {"attack": "#c2410c", "training": "#15803d", "detector": "#1d4ed8"}
 
 

@@ -120,7 +120,8 @@ class Trains(Settings, ABC):
                 else:
                     result = audit(network, test.take(rows), threats=threats, profile="quick", **materials.options)
                     shares = {CLEAN: result.clean_accuracy}
-                    lows = (threat.score.low for threat in result.verdict.threats)
+                    # where scores tie, an answer is wrong and no goal is reached: nobody is robust there
+                    lows = (min(threat.score.low, shares[CLEAN]) for threat in result.verdict.threats)
                     shares |= dict(zip(threats, lows, strict=True))
                 for what, value in shares.items():
                     found[name][what].append(value)
