@@ -10,11 +10,12 @@ export PIP_CONSTRAINT       := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench peers mutants clean
+.PHONY: help demo course test lint bench peers mutants clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      environment, install, then the audit of the embedded digits model"
+	@echo "make course    every figure of the course into site/; fails where a command of it does"
 	@echo "make test      environment, install, lint, the whole test suite"
 	@echo "make lint      ruff, mypy and the import contracts"
 	@echo "make bench     the benchmarks, raw results kept"
@@ -24,6 +25,9 @@ help:
 
 demo: $(VENV)/.core
 	$(BIN)/mohs demo
+
+course: $(VENV)/.dev
+	$(BIN)/mohs course --out site
 
 test: lint
 	$(BIN)/python -m pytest -n auto

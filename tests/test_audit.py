@@ -221,3 +221,21 @@ def test_run_json_tells_given_from_defaulted(result):
     assert set(spec["request"]["given"]) == {"model", "data", "threats", "profile", "rows"}
     assert spec["request"]["defaulted"]["seed"] == 0
     assert spec["plan"]["quantum"] >= 1
+
+
+class Undecided(nn.Module):
+    """Every class has the same score, but for the first of two pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lit = (x.flatten(1)[:, :1] > 0.5).float()
+        return torch.cat([lit, lit * 0, lit * 0], 1)
+
+
+def test_what_the_model_gets_wrong_by_a_tie_is_not_robust() -> None:
+    """A tie reaches no goal, since no class is above the label, yet the answer is another."""
+    x = torch.full((12, 1, 2, 2), 0.2)
+    x[:6, :, 0, 0] = 0.9
+    y = torch.tensor([0, 0, 0, 1, 2, 1] * 2)
+    result = mohs.audit(Undecided().eval(), (x, y), threats=["linf:0.1"], profile="scores")
+    assert result.clean_accuracy == 0.5
+    assert result.robust_accuracy["linf:0.1"] <= 0.5

@@ -15,7 +15,7 @@ from mohs.errors import UnknownName
 from mohs.models import TorchModel
 from mohs.study import find
 from mohs.study.base import Findings, Subject
-from mohs.study.difficulty import ACCESS, GOALS, Cell, Difficulty, _falls
+from mohs.study.difficulty import ACCESS, GOALS, Cell, Difficulty, falls
 from tests.conformance import near, world
 from tests.test_cli import Mohs, command_line
 
@@ -84,14 +84,14 @@ def test_claims() -> None:
     def made(goal: str, broken: int, n: int = 100) -> Cell:
         return Cell(goal, "scores", n, 0, (5,) * broken)
 
-    assert _falls([[made("a", 90), made("b", 60), made("c", 60)]])[1] is True
-    said, held = _falls([[made("a", 20), made("b", 80)]])
+    assert falls([[made("a", 90), made("b", 60), made("c", 60)]])[1] is True
+    said, held = falls([[made("a", 20), made("b", 80)]])
     assert held is False
     assert "from a by scores (20.0%) to b by scores (80.0%)" in said
-    assert _falls([[made("a", 50), made("b", 52)]])[1] is None
+    assert falls([[made("a", 50), made("b", 52)]])[1] is None
     refused = Cell("b", "scores", refused="why")
-    assert _falls([[made("a", 20), refused]])[1] is None  # what was not measured says nothing
-    assert _falls([[made("a", 90), refused, made("c", 10)]])[1] is True
+    assert falls([[made("a", 20), refused]])[1] is None  # what was not measured says nothing
+    assert falls([[made("a", 90), refused, made("c", 10)]])[1] is True
     doubtful = Cell("b", "scores", 100, 60, (5,) * 30)
     assert doubtful.rate == 0.3
     assert doubtful.interval[1] > 0.9

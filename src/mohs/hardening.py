@@ -124,7 +124,7 @@ def harden(
     _begin(folder, job, allow_drift)
     with locked(folder):
         before = _audit(job, folder / "audit-before", watch_audit)  # of the weights that training begins with
-        task = replace(job.task, aids=job.task.recipe.aids(_trainer(job, folder)))
+        task = replace(job.task, aids=job.task.recipe.aids(trainer(job, folder)))
         standing = fit(task, folder, watch)
         last = {name: value.detach().cpu() for name, value in task.network.state_dict().items()}
         for name, weights in (("last", last), ("best", standing.best)):
@@ -321,7 +321,7 @@ def _check(network: nn.Module, examples: Examples, recipe: Recipe, training: Tra
         raise RequestError(f"a batch of {training.batch} is more than the {len(examples)} examples there are")
 
 
-def _trainer(job: Job, folder: Path) -> Trainer:
+def trainer(job: Job, folder: Path) -> Trainer:
     """Trains what a recipe needs first: the same network from other first weights, on the same data."""
 
     def train(name: str, recipe: Recipe) -> nn.Module:

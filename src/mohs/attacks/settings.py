@@ -35,6 +35,8 @@ def _value(owner: str, field: dataclasses.Field[object], value: object) -> objec
         return by_name(value) if isinstance(value, str) else value
     kind = type(default)
     value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, str) and isinstance(default, tuple) and default:
+        return _values(owner, field.name, value, type(default[0]))
     if isinstance(value, str) and kind is bool and value.lower() in ("true", "false", "yes", "no"):
         return value.lower() in ("true", "yes")
     if isinstance(value, str) and kind in (int, float):
@@ -47,3 +49,11 @@ def _value(owner: str, field: dataclasses.Field[object], value: object) -> objec
     if default is not None and default is not dataclasses.MISSING and not isinstance(value, kind):
         raise RequestError(f"{owner}: {field.name} should be {kind.__name__}, not {value!r}")
     return value
+
+
+def _values(owner: str, name: str, text: str, kind: type) -> tuple[object, ...]:
+    """`8,32,128`, in the type of the default's first value."""
+    try:
+        return tuple(kind(part.strip()) for part in text.split(","))
+    except ValueError:
+        raise RequestError(f"{owner}: {name} should be {kind.__name__}s parted by commas, not {text!r}") from None

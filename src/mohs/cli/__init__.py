@@ -46,6 +46,7 @@ COMMANDS = (
     "report",
     "compare",
     "demo",
+    "course",
 )
 
 

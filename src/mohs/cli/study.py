@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from mohs.cli import options
+from mohs.errors import RequestError
+
+if TYPE_CHECKING:
+    from mohs.study.base import Study
+    from mohs.study.ways import Trains
 
 HELP = (
-    "A question about models that takes more than one attack, or a picture: `difficulty`, `landscape`, `directions`, `regions`, "
-    "`optimizers`, `pareto`. The study's own options are options here, behind the models."
+    "A question that takes more than one attack, or a picture: `difficulty`, `holistic`, `directions`, `regions`, `optimizers`, "
+    "`landscape` and `pareto`, about models; `capacity`, `attention`, `activations` and `transfer`, which train networks of "
+    "their own. The study's own options are options here, behind the models."
 )
 EXAMPLE = (
     "Example: `mohs study difficulty model.pt2 --data test.npz --threat linf:8/255 --queries 1000 --surrogate substitute.pt2`"
@@ -28,21 +35,33 @@ def command(
     name: Annotated[
         str,
         typer.Argument(
-            help="`difficulty`: what an adversary wants against what they see; `landscape`: the loss around the weights; "
-            "`directions`: the loss around examples; `regions`: classes on a plane through three examples; `optimizers`: of the "
-            "perturbation; `pareto`: robustness against accuracy.",
+            help="`difficulty`: what an adversary wants against what they see; `holistic`: kinds of attack against it; "
+            "`landscape`: the loss around the weights; `directions`: around examples; `regions`: classes on a plane through "
+            "three examples; `optimizers`: of the perturbation; `pareto`: robustness against accuracy; `capacity`: widths and "
+            "depths; `attention`: against convolution; `activations`: smooth ones; `transfer`: of robustness.",
             show_default=False,
         ),
     ],
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            help="`demo`, `package.module:factory`, or a .pt2, TorchScript or .onnx file; several where the study compares. With "
-            "--train also networks by name, such as resnet20.",
+            help="`demo`, `package.module:factory`, or a .pt2, TorchScript or .onnx file; several where the study compares, none "
+            "where it trains its own. With --train also networks by name, such as resnet20.",
             show_default=False,
         ),
-    ],
-    data: options.Data,
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="`digits`, an .npz or .safetensors file (x, y), an image folder, a table; of a study that trains its own, what "
+            "it trains on: the embedded digits without it.",
+            show_default=False,
+        ),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(help="Of a study that trains its own: what is attacked; a fifth of --data without it.", show_default=False),
+    ] = None,
     surrogate: Annotated[
         list[str] | None, typer.Option(help="A model of the adversary's own. As often as wanted.", show_default=False)
     ] = None,
@@ -70,43 +89,34 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import study as table
-    from mohs.auditing import load, load_surrogate, make_request
     from mohs.cli.show import errors
-    from mohs.data import load_data
-    from mohs.models.contract import check_contract
     from mohs.report.study import summary, write_page
-    from mohs.study.base import Subject
-    from mohs.study.training import school_of
+    from mohs.study.base import Study
 
+    given = models or []
+    own_words = next((i for i, word in enumerate(given) if word.startswith("--")), len(given))
+    given, words = given[:own_words], [*given[own_words:], *context.args]
     kind = table.find(name)
-    own_words = next((i for i, word in enumerate(models) if word.startswith("--")), len(models))
-    models, words = models[:own_words], models[own_words:]
-    made = kind.from_spec(dict(options.own([*words, *context.args])))
+    made = kind.from_spec(dict(options.own(words)))
     said: dict[str, Any] = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "rows": rows, "seed": seed}
-    examples = load_data(data, limit=limit, seed=seed)
-    request = make_request(models[0], data, [], {**said, "trust_pickle": trust_pickle})
-    school = school_of(models, train, train_data or ("digits:train" if data.startswith("digits") else None), seed)
+    schooling = {"train": train, "train_data": train_data}
     with errors.status(name) as status:
-        loaded = tuple(
-            school.train(text, examples.x, status.update) if school and text in school.names else load(text, examples.x, request)
-            for text in models
-        )
-        for subject in loaded:
-            for finding in check_contract(subject, examples.x, examples.y):
-                errors.print(f"[yellow]{subject.name}: {finding.severity}[/]: {finding.message}", highlight=False)
-        own = tuple(load_surrogate(text, examples.x, request) for text in surrogate or [])
-        first, *others = loaded
-        found = made.on(Subject(first, examples, own, said, status.update, tuple(others))).plain()
-    extra = {"limit": limit, "train": train, "train_data": train_data}
+        if isinstance(made, Study):
+            if not given or data is None or test is not None:
+                raise RequestError(f"the study {name} is of models: mohs study {name} MODEL --data DATA")
+            found, of = _of_models(made, given, data, surrogate or [], limit, said, schooling, trust_pickle, status.update)
+        else:
+            if given or surrogate or train is not None:
+                raise RequestError(f"the study {name} trains its own networks: leave MODEL, --surrogate and --train out")
+            found, of = _of_training(made, data, test, limit, said, status.update)
     now = datetime.now(UTC)
+    extra = {"limit": limit, "test": test, **schooling}
     about = {
         "name": name,
         "title": (kind.__doc__ or name).splitlines()[0],
-        "model": ", ".join(model.name for model in loaded),
-        "data": examples.name,
-        "n": len(examples),
+        **of,
         "settings": made.spec(),
-        "command": _command(name, models, data, made.spec(), surrogate or [], said | extra),
+        "command": _command(name, given, data, made.spec(), surrogate or [], said | extra),
         "mohs": metadata.version("mohs"),
         "created": now.isoformat(timespec="seconds"),
     }
@@ -120,12 +130,59 @@ def command(
     return 0
 
 
+def _of_models(
+    study: Study,
+    models: list[str],
+    data: str,
+    surrogates: list[str],
+    limit: int | None,
+    said: dict[str, Any],
+    schooling: dict[str, Any],
+    trust_pickle: bool,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The findings, and what they are of."""
+    from mohs.auditing import load, load_surrogate, make_request
+    from mohs.cli.show import errors
+    from mohs.data import load_data
+    from mohs.models.contract import check_contract
+    from mohs.study.base import Subject
+    from mohs.study.training import school_of
+
+    examples = load_data(data, limit=limit, seed=said["seed"])
+    request = make_request(models[0], data, [], {**said, "trust_pickle": trust_pickle})
+    lessons = schooling["train_data"] or ("digits:train" if data.startswith("digits") else None)
+    school = school_of(models, schooling["train"], lessons, said["seed"])
+    loaded = tuple(
+        school.train(text, examples.x, say) if school and text in school.names else load(text, examples.x, request)
+        for text in models
+    )
+    for subject in loaded:
+        for finding in check_contract(subject, examples.x, examples.y):
+            errors.print(f"[yellow]{subject.name}: {finding.severity}[/]: {finding.message}", highlight=False)
+    own = tuple(load_surrogate(text, examples.x, request) for text in surrogates)
+    first, *others = loaded
+    found = study.on(Subject(first, examples, own, said, say, tuple(others))).plain()
+    return found, {"model": ", ".join(model.name for model in loaded), "data": examples.name, "n": len(examples)}
+
+
+def _of_training(
+    study: Trains, data: str | None, test: str | None, limit: int | None, said: dict[str, Any], say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The findings, and what they are of."""
+    from mohs.study.ways import materials
+
+    given = materials(data, test, limit=limit, options=said, say=say)
+    found = study.run(given).plain()
+    return found, {"model": "networks of its own", "data": given.test.name, "n": min(study.examples, len(given.test))}
+
+
 def _command(
-    name: str, models: list[str], data: str, spec: dict[str, object], surrogates: list[str], said: dict[str, Any]
+    name: str, models: list[str], data: str | None, spec: dict[str, object], surrogates: list[str], said: dict[str, Any]
 ) -> str:
     import shlex
 
-    words = ["mohs", "study", name, *models, "--data", data]
+    words = ["mohs", "study", name, *models, *(["--data", data] if data else [])]
     words += [word for text in surrogates for word in ("--surrogate", text)]
     for option, value in {**spec, **said}.items():
         if value not in (None, ""):

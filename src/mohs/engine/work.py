@@ -73,7 +73,9 @@ class Worker:
         logits = self.prepared.judge.reference(x)
         aim = goal.aim(y, logits, Stream.of(self.plan.seed, ids))
         verdict = self.prepared.judge.confirm(x, goal, aim)
-        applies, reached = goal.applies(aim).tolist(), verdict.reached.tolist()
+        missed = goal.given_away(verdict.label, aim) & (verdict.trials == 1)  # of a random model, the draws have the say
+        broken = verdict.reached | missed
+        applies, reached = goal.applies(aim).tolist(), broken.tolist()
         status = [
             Status.INAPPLICABLE if not a else Status.BROKEN if r else Status.SURVIVED
             for a, r in zip(applies, reached, strict=True)
@@ -89,7 +91,7 @@ class Worker:
             reason=reasons,
             point=x.cpu(),
             adversarial=x.cpu(),
-            distance=torch.where(verdict.reached, 0.0, torch.inf).double().cpu(),
+            distance=torch.where(broken, 0.0, torch.inf).double().cpu(),
             margin=verdict.margin.cpu(),
             label=verdict.label.cpu(),
             hits=verdict.hits.cpu(),

@@ -16,7 +16,7 @@ from mohs.networks.parts import Activation, Normalise, activation, initialise
 from mohs.networks.plain import mlp, wk_cnn
 from mohs.networks.preact import preact_resnet18, wide_resnet
 from mohs.networks.resnet import resnet
-from mohs.networks.vision import TINY, vit
+from mohs.networks.vision import TINY, vit, vit_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ FAMILIES = (
     Family(r"mlp((?:-\d+)*)", ("mlp", "mlp-100-100"), mlp, norm="none", images=False),
     Family(r"vit", ("vit",), vit, norm="layer", activation="gelu"),
     Family(r"vit-tiny", ("vit-tiny",), partial(vit, size=TINY), norm="layer", activation="gelu"),
+    Family(r"vit-(\d+)-(\d+)", ("vit-2-32",), vit_of, norm="layer", activation="gelu"),
     Family(r"convformer", ("convformer",), partial(vit, attention=False), norm="layer", activation="gelu"),
+    Family(r"convformer-(\d+)-(\d+)", ("convformer-2-32",), partial(vit_of, attention=False), norm="layer", activation="gelu"),
     Family(r"convformer-tiny", ("convformer-tiny",), partial(vit, size=TINY, attention=False), norm="layer", activation="gelu"),
 )
 NAMES = tuple(name for family in FAMILIES for name in family.known)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,3 +129,10 @@ def vit(
     if patch is None:
         raise RequestError(f"no square patches part an image of {height}x{width} into {TOKENS} or fewer: pad or scale it")
     return VisionNet(size, patch, shape, classes, act, attention)
+
+
+def vit_of(depth: int, width: int, **more: Any) -> nn.Module:
+    """So many blocks of tokens so wide, in heads of 16 or 32."""
+    if depth < 1 or width < 16 or width % 16:
+        raise RequestError(f"a vision transformer has 1 block or more of tokens 16, 32, 48 ... wide; not {depth} of {width}")
+    return vit(size=Size(depth, width, width // (32 if width % 32 == 0 else 16), ratio=2), **more)

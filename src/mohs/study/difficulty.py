@@ -115,7 +115,7 @@ class Difficulty(Study):
             return replace(cell, refused="no surrogate was given: --surrogate FILE, which `mohs substitute` makes")
         for text, data in self._cases(subject, goal):
             try:
-                cell = _add(cell, self._audited(subject, text, data, access))
+                cell = added(cell, pursued(subject, self.threat, text, data, access, self.queries))
             except RequestError as error:
                 return Cell(goal, access, refused=str(error))
         return cell
@@ -138,17 +138,19 @@ class Difficulty(Study):
                         part = replace(data, x=data.x[rows], y=data.y[rows], ids=data.ids[rows])
                         yield f"source-target:{source}->{(source + 1) % classes}", part
 
-    def _audited(self, subject: Subject, goal: str, data: Examples, access: str) -> Result:
-        if access == "transfer":
-            options: dict[str, Any] = {"profile": "quick", "surrogates": subject.surrogates}
-            text = self.threat
-        else:
-            text = f"{self.threat}+knowledge:{access}"
-            options = {"profile": "quick"} if access == "gradient" else {"profile": PROBE, "queries": self.queries}
-        return audit(subject.model, data, threats=[text], goal=goal, **options, **subject.options)
+
+def pursued(subject: Subject, threat: str, goal: str, data: Examples, access: str, queries: int) -> Result:
+    """The audit of a goal by the battery of an access."""
+    if access == "transfer":
+        options: dict[str, Any] = {"profile": "quick", "surrogates": subject.surrogates}
+        text = threat
+    else:
+        text = f"{threat}+knowledge:{access}"
+        options = {"profile": "quick"} if access == "gradient" else {"profile": PROBE, "queries": queries}
+    return audit(subject.model, data, threats=[text], goal=goal, **options, **subject.options)
 
 
-def _add(cell: Cell, result: Result) -> Cell:
+def added(cell: Cell, result: Result) -> Cell:
     """The cell with what a run says of its cases."""
     stages = result.run.spec["plan"]["threats"][0]["stages"]
     decides = [i for i, stage in enumerate(stages) if stage["kind"] == "decide"]
@@ -193,15 +195,15 @@ def _findings(study: Difficulty, cells: Sequence[Cell]) -> Findings:
         table=Table(("goal", *columns), tuple((goal, *row) for goal, row in zip(GOALS, texts, strict=True))),
         figures=(Grid("Share of success", GOALS, columns, tuple(tuple(cell.rate for cell in row) for row in grid), texts),),
         claims=(
-            Claim("The more an adversary wants, the harder it is, by every access", *_falls(down)),
-            Claim("The less an adversary sees, the harder it is, for every goal", *_falls(grid)),
+            Claim("The more an adversary wants, the harder it is, by every access", *falls(down)),
+            Claim("The less an adversary sees, the harder it is, for every goal", *falls(grid)),
         ),
         notes=tuple(refusals),
         facts=tuple(cell.facts() for cell in cells),
     )
 
 
-def _falls(lines: Sequence[Sequence[Cell]]) -> tuple[str, bool | None]:
+def falls(lines: Sequence[Sequence[Cell]]) -> tuple[str, bool | None]:
     """Whether the rate falls, or stays, along each line, leaving out what was not measured: a rise beyond both intervals
     refutes it, a smaller one leaves it open."""
     steps = [step for line in lines for step in pairwise(cell for cell in line if cell.rate is not None)]

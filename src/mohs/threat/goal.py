@@ -44,6 +44,10 @@ class Goal(ABC):
     def gap(self, logits: Tensor, aim: Aim) -> Tensor:
         """[rows], the margin without a surplus."""
 
+    def given_away(self, label: Tensor, aim: Aim) -> Tensor:
+        """[rows] bool: whether the label of a clean input counts against it although the goal is not reached."""
+        return torch.zeros_like(aim.y, dtype=torch.bool)
+
     def heard(self, logits: Tensor, aim: Aim) -> Tensor:
         """The logits as a loss should see them: a refusal serves the label and nobody else, so that the label gets the
         probability of both, log(e^z_y + e^z_rejected), and every loss goes for model and detector at once. (The larger of
@@ -96,6 +100,10 @@ class Untargeted(Goal):
         if self.rejected is not None:
             stays = torch.maximum(stays, logits[:, self.rejected])
         return best_other(_reachable(logits, self.rejected), aim.y) - stays
+
+    def given_away(self, label: Tensor, aim: Aim) -> Tensor:
+        """A clean input that the model gets wrong is not robust, be it by a tie or by a refusal."""
+        return label != aim.y
 
 
 @dataclass(frozen=True, kw_only=True)

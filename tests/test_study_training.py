@@ -1,0 +1,175 @@
+"""Studies that train: networks over seeds, claims decided by an interval; the table of kinds of attack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mohs.errors import RequestError
+from mohs.networks import build
+from mohs.study import find
+from mohs.study.capacity import Capacity
+from mohs.study.holistic import Holistic
+from mohs.study.ways import Materials, Trains, Way, decided, materials, mean, minus
+from tests.test_cli import Mohs, command_line
+from tests.test_study import subject
+
+SMALL = {"seeds": 2, "epochs": 1, "examples": 12}
+
+
+@pytest.fixture(scope="module")
+def given() -> Materials:
+    return materials(None, None, limit=160)
+
+
+def test_claims_are_decided_by_the_interval_over_seeds() -> None:
+    assert decided("c", (0.10, 0.11, 0.12)).held is True
+    assert decided("c", (-0.10, -0.11, -0.12)).held is False
+    assert decided("c", (0.10, 0.30, -0.02)).held is None
+    assert decided("c", (0.10,)).held is None
+    assert decided("c", (0.04, 0.05, 0.06), 0.1).held is False
+    assert decided("c", (-0.001, 0.0, 0.001), -0.01).held is True
+    # by hand: mean 2, s 1, t(0.975, 2) = 4.3027, half = 4.3027 / sqrt(3) = 2.4842
+    assert decided("c", (0.01, 0.02, 0.03)).measured == "+2.0 points [-0.5, +4.5] over 3 seeds"
+    assert minus((0.5, 0.75), (0.25, 0.25)) == (0.25, 0.5)
+    assert mean([(0.0, 1.0), (1.0, 1.0)]) == (0.5, 1.0)
+
+
+def test_shares_are_those_of_the_networks() -> None:
+    """The same seed gives the same shares; no budget at all gives clean accuracy; more training gives more."""
+    study = Capacity(seeds=2, epochs=8, batch=16, examples=40)
+    given = materials(None, None, limit=400)
+    ways = {"one": Way("mlp-16"), "again": Way("mlp-16"), "hard": Way("mlp-16", "pgd", "linf:0.05")}
+    shares, notes = study.measured(given, ways, ["linf:1e-6", "linf:0.3"])
+    assert shares["one"] == shares["again"]
+    assert shares["one"] != shares["hard"]
+    assert not notes
+    for by in shares.values():
+        assert len(by["clean"]) == 2
+        assert by["linf:1e-6"] == by["clean"]
+        assert all(low <= high for low, high in zip(by["linf:0.3"], by["clean"], strict=True))
+    assert max(shares["one"]["clean"]) > 0.3
+    assert max(shares["one"]["linf:0.3"]) < 0.1
+
+
+def test_a_network_that_learned_nothing_is_told_and_not_attacked(given: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(study: Trains, materials: Materials, way: Way, seed: int) -> torch.nn.Module:
+        network = build(way.network, shape=(1, 8, 8), classes=10).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+        return network
+
+    monkeypatch.setattr(Trains, "_trained", dead)
+    shares, notes = Capacity(**SMALL).measured(given, {"one": Way("mlp-8")}, ["linf:0.3"])  # type: ignore[arg-type]
+    assert len(notes) == 2
+    assert "training failed" in notes[0]
+    assert shares["one"]["linf:0.3"] == shares["one"]["clean"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rows"),
+    [
+        ("capacity", {"widths": (8, 16), "depths": (1,)}, 2),
+        ("attention", {"attention": "vit-1-16", "convolution": "convformer-1-16", "seeds": 1}, 2),
+        ("activations", {"network": "mlp-16", "activations": ("silu",)}, 2),
+        ("transfer", {"network": "mlp-16", "threats": ("linf:0.1", "l2:0.5")}, 3),
+    ],
+)
+def test_every_study_trains_attacks_and_judges(given: Materials, name: str, options: dict[str, object], rows: int) -> None:
+    kind = find(name)
+    assert issubclass(kind, Trains)
+    study = kind.from_spec({**SMALL, **options})
+    assert kind.from_spec(json.loads(json.dumps(study.spec()))) == study
+    found = study.run(given)
+    assert len(found.table.rows) == rows
+    (figure,) = found.figures
+    assert len(figure.values) == rows
+    assert all(0 <= value <= 1 for row in figure.values for value in row if value is not None)
+    assert len(found.claims) >= 2
+    assert (study.seeds == 1) <= all(claim.held is None for claim in found.claims)
+    assert {len(fact["shares"]) for fact in found.facts} == {study.seeds}
+
+
+def test_a_network_that_hardly_learned_is_attacked(given: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first examples get the same scores, for which an audit would refuse it."""
+
+    class Dead(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.flatten(1).sum(1, keepdim=True) - least).relu() * torch.arange(10.0)
+
+    few = given.test.take(given.test.x.flatten(1).sum(1).argsort(stable=True)[:40])
+    least = float(few.x[-1].sum()) - 0.5
+    monkeypatch.setattr(Trains, "_trained", lambda *given: Dead().eval())
+    study = Capacity(seeds=1, examples=40)
+    shares, notes = study.measured(Materials(given.data, few), {"one": Way("mlp-8")}, ["linf:0.01"])
+    assert not notes
+    assert 0 <= shares["one"]["linf:0.01"][0] <= shares["one"]["clean"][0]
+
+
+def test_a_part_is_held_out_of_other_data(tmp_path: Path) -> None:
+    x, y = torch.rand(50, 3), torch.arange(50) % 2
+    np.savez(tmp_path / "own.npz", x=x.numpy(), y=y.numpy())
+    parts = materials(str(tmp_path / "own.npz"), None)
+    assert (len(parts.data), len(parts.test)) == (40, 10)
+    assert not set(parts.data.ids.tolist()) & set(parts.test.ids.tolist())
+
+
+def test_the_holistic_table_is_that_of_audits() -> None:
+    found = Holistic(threats=("linf:0.03", "rotation:10deg"), queries=30).run(subject())
+    assert [row[0] for row in found.table.rows] == ["linf:0.03", "rotation:10deg"]
+    by = {(fact["kind"], fact["access"]): fact for fact in found.facts}
+    assert int(by["linf:0.03", "gradient"]["broken"]) > 0
+    assert "mohs substitute" in str(by["linf:0.03", "transfer"]["refused"])
+    assert any("poisoning" in note for note in found.notes)
+
+
+@pytest.fixture
+def mohs_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mohs:
+    monkeypatch.chdir(tmp_path)
+    return command_line(monkeypatch, capsys)
+
+
+def test_what_a_user_types(mohs_: Mohs) -> None:
+    done = mohs_(
+        "study", "capacity", "--widths", "8,16", "--depths", "1", "--epochs", 1, "--seeds", 1, "--examples", 10,
+        "--limit", 160, "--out", "page.html",
+    )  # fmt: skip
+    assert done.code == 0, done.said
+    assert "mlp-16" in done.out
+    assert "undecided" in done.out
+    page = Path("page.html").read_text()
+    assert "mohs study capacity --seeds 1 --epochs 1" in page
+    assert "--widths 8,16" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["capacity", "demo"], "trains its own networks"),
+        (["difficulty"], "is of a model"),
+        (["capacity", "--widths", "a,b"], "should be ints parted by commas"),
+        (["capacity", "--widths", "8", "--depths", "1"], "two sizes or more"),
+        (["capacity", "--family", "resnet"], "should be mlp or wrn"),
+        (["capacity", "--threat", "linf:inf"], "needs a budget"),
+        (["capacity", "--seeds", "0"], "should be 1 or more"),
+        (["activations", "--activations", "relu"], "name an activation"),
+        (["activations", "--activations", "silo"], "did you mean 'silu'"),
+        (["transfer", "--threats", "linf:0.1"], "two threats or more"),
+        (["attention", "--attention", "vit-2-20"], "16, 32, 48"),
+    ],
+)
+def test_requests_that_are_wrong_write_nothing(mohs_: Mohs, words: list[str], said: str) -> None:
+    done = mohs_("study", *words)
+    assert done.code == 2
+    assert said in done.said
+    assert list(Path().iterdir()) == []
+
+
+def test_a_holistic_table_needs_a_budget() -> None:
+    with pytest.raises(RequestError, match="needs a budget"):
+        Holistic(threats=("l2:inf",)).run(subject())
