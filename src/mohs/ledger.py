@@ -97,6 +97,7 @@ class Ledger:
     forwards: Tensor = field(init=False)
     backwards: Tensor = field(init=False)
     judged: Tensor = field(init=False)  # the judge's forward passes
+    refused: Tensor = field(init=False)  # queries that a guard did not answer, and that were sent anew under other noise
     first: Tensor = field(init=False)  # queries when the first success came
     trail: Tensor = field(init=False)  # nearest hit by labels within MARKS queries
     held: Held | None = None
@@ -112,7 +113,8 @@ class Ledger:
         self.distance = full(torch.inf, torch.float64)
         self.margin, self.closest_margin = full(-torch.inf, torch.float32), full(-torch.inf, torch.float32)
         self.label, self.first = full(-1, torch.int64), full(-1, torch.int64)
-        self.hits, self.trials, self.forwards, self.backwards, self.judged = (full(0, torch.int64) for _ in range(5))
+        self.hits, self.trials, self.forwards, self.backwards = (full(0, torch.int64) for _ in range(4))
+        self.judged, self.refused = full(0, torch.int64), full(0, torch.int64)
         self.closest = self.point.clone()
         self.trail = torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64, device=device)
 
