@@ -238,7 +238,7 @@ def guard() -> dict[str, Any]:
 def evasion() -> dict[str, Any]:
     """What a guard is worth against attacks that know of it."""
     return {
-        "mnist": call(sys.executable, "evasion", "mnist_fmn_cnn", 0.3, 3.0, 6, 300, 50),
+        "mnist": call(sys.executable, "evasion", "mnist_fmn_cnn", 0.3, 3.0, 6, 500, 50),
         "cifar": call(sys.executable, "evasion", "cifar_resnet20", 8 / 255, 0.5, 3, 300, 50),
     }
 
