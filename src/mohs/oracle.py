@@ -392,26 +392,28 @@ class Oracle:
         return not self.stop and self.threat.epsilon == torch.inf and not self.judge.model.random
 
     def _due(self, due: Tensor, ids: Tensor, points: Tensor, distance: Tensor, sure: Tensor, *, once: bool) -> Tensor:
-        """[n] bool: which of the hits that are due cannot wait. Of a row's sure ones the nearest will do."""
+        """[n] bool: which of the hits that are due cannot wait. Of a row's sure ones the nearest will do; of the others too where
+        labels are all that is seen, for they are the judge's own and fail by rounding alone."""
+        all_wait = self.threat.knowledge == Knowledge.LABEL
         if not once:
-            where = (due & sure).nonzero()[:, 0]
-            due = due & ~sure
-            if len(where):
-                due[where[foremost(ids[where], distance[where])]] = True
+            for kind in (sure, ~sure) if all_wait else (sure,):
+                where = (due & kind).nonzero()[:, 0]
+                due = due & ~kind
+                if len(where):
+                    due[where[foremost(ids[where], distance[where])]] = True
         where = due.nonzero()[:, 0]
-        waits = self.ledger.hold(ids[where], points.index_select(0, where), distance[where], sure=sure[where])
+        nearest = points.index_select(0, where)
+        waits = self.ledger.hold(ids[where], nearest, distance[where], sure=sure[where], all_wait=all_wait)
         return due.index_put((where[waits],), torch.zeros((), dtype=torch.bool, device=due.device))
 
     def _confirm_held(self) -> None:
-        """Put the hits that wait to the judge."""
-        held = self.ledger.held
-        if held is None:
-            return
-        rows = (held.distance < self.ledger.distance)[self.ids].nonzero()[:, 0]
-        if len(rows):
-            ids = self.ids[rows]
-            self._judge(held.point[ids], rows, held.distance[ids])
-        held.distance[self.ids] = torch.inf
+        """Put the hits that wait to the judge: the nearest, and the sure ones where that fails."""
+        for held in reversed(self.ledger.held or ()):
+            rows = (held.distance < self.ledger.distance)[self.ids].nonzero()[:, 0]
+            if len(rows):
+                ids = self.ids[rows]
+                self._judge(held.point[ids], rows, held.distance[ids])
+            held.distance[self.ids] = torch.inf
 
     def _inside(self, q: Tensor, r: Tensor | None, where: Tensor) -> Tensor:
         """[n] bool: which of the candidates at `where` lie in the set; False elsewhere."""
