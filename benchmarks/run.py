@@ -235,6 +235,14 @@ def guard() -> dict[str, Any]:
     }
 
 
+def evasion() -> dict[str, Any]:
+    """What a guard is worth against attacks that know of it."""
+    return {
+        "mnist": call(sys.executable, "evasion", "mnist_fmn_cnn", 0.3, 3.0, 6, 500, 50),
+        "cifar": call(sys.executable, "evasion", "cifar_resnet20", 8 / 255, 0.5, 3, 300, 50),
+    }
+
+
 def detectors() -> dict[str, Any]:
     """What detectors find, and what is left of them once attacks know of them, on the embedded digits."""
     threats = ("linf:0.1", "l2:0.6", "rotation:20deg+translation:1px")
@@ -394,6 +402,7 @@ BENCHES = {
         label_only,
         serve,
         guard,
+        evasion,
         detectors,
         curve,
         minimal,

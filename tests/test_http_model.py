@@ -267,7 +267,7 @@ class TestTheAccount:
     )
     def test_all_wait_where_one_is_told_to(self, make: Make, clock: Clock, told: str, wait: float) -> None:
         model = make(Stub(url="http://127.0.0.1:9/x"), retry={})
-        model.client._obey(httpx.Response(429, headers={"Retry-After": told}))
+        model.client._obey(httpx.Response(429, headers={"Retry-After": told}), 0)
         assert clock.after(model.client._turn(1)) == pytest.approx(wait)
 
     def test_a_killed_process_repeats_what_was_in_flight(self, make: Make, tmp_path: Path) -> None:

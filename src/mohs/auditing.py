@@ -36,23 +36,26 @@ from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, RequestError, RunError
 from mohs.models import Model, Prepared, as_model, load_model, prepare
 from mohs.models.autoencoder import fit_autoencoder, load_autoencoder
+from mohs.models.blinding import COPIES, Blinding, trials
 from mohs.models.checks import PROBES
 from mohs.models.contract import Finding, check_contract
 from mohs.models.cpu import threads
 from mohs.models.ensemble import surrogate
+from mohs.models.findings import warning
 from mohs.models.http import HttpModel, load_endpoint
 from mohs.models.perception import Perception, load_lpips
 from mohs.models.saliency import Method, check_saliency, saliency
 from mohs.store import Run
 from mohs.store.answers import NAME as ANSWERS
 from mohs.store.verdict import Verdict, verdict_of
-from mohs.threat import Goal, Knowledge, ManifoldThreat, PerceptualThreat, Threat, parse_goal, parse_threat
+from mohs.threat import Goal, Knowledge, ManifoldThreat, NormThreat, PerceptualThreat, Threat, parse_goal, parse_threat
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 QUERIES = 5000  # an example, of a probe
+HONEST = 200  # queries by which a guard's false alarms are told
 Watcher = Callable[[Progress], None]
 AnyModel = str | Model | nn.Module
 
@@ -89,6 +92,7 @@ class Request(BaseModel):
     spend: float | None = Field(default=None, gt=0)
     rate: float | None = Field(default=None, gt=0)
     i_am_authorised: bool = False
+    adapt: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,7 @@ def make_job(
     subject = defended(alone(model, examples.x, request, answers), request.defences)
     check_grid(subject, parsed)
     findings = check_contract(subject, examples.x, examples.y)
+    blinding = evade(subject, parsed, examples.x, findings) if request.adapt else None
     check_aids(request, parsed.values())
     if request.saliency is not None:
         check_saliency(subject, request.saliency)
@@ -243,7 +248,7 @@ def make_job(
     goals = _goals(parse_goal(request.goal), subject)
     processes = 1 if request.compile else most_processes(subject, torch.get_num_threads(), request.rows)
     with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
-        prepared = prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile)
+        prepared = replace(prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile), blinding=blinding)
         others = [load_surrogate(part, examples.x, request) for part in surrogates]
         if others:
             prepared = surrogate(prepared, others, examples.x[:8])
@@ -300,6 +305,29 @@ def load_http(url: str, request: Request, answers: Path | None = None) -> HttpMo
     return HttpModel(
         endpoint, bounds=request.bounds, rate=request.rate, total=request.total, spend=request.spend, answers=answers
     )
+
+
+def evade(model: Model, threats: dict[str, Threat], x: Tensor, findings: list[Finding]) -> Blinding:
+    """Noise under which a guard answers, by trial; what it does to honest clients and to queries that look alike is told."""
+    if not isinstance(model, HttpModel) or model.endpoint.guard is None:
+        raise RequestError("--adapt is for an endpoint whose description has a section [guard]: how a query is refused")
+    for text, threat in threats.items():
+        if not isinstance(threat, NormThreat) or threat.knowledge == Knowledge.TRANSFER:
+            raise RequestError(f"--adapt blinds queries that move in a norm, and the threat is {text}")
+    honest = model.logits(x[:HONEST].float()).isnan().any(1)
+    tried = list(trials(model.logits, x.float(), model.bounds))
+    first, last = tried[0], tried[-1]
+    findings += [
+        warning("guard", f"the guard refused {int(honest.sum())} of {len(honest)} honest queries"),
+        warning(
+            "guard",
+            f"of {COPIES} copies of an example, {first.refused} were refused under noise of {first.blinding.size:.3g} on "
+            f"{first.blinding.share:.0%} of the entries, and {last.refused} under {last.blinding.size:.3g} on "
+            f"{last.blinding.share:.0%}, where {last.kept} of {COPIES - last.refused} kept their label"
+            + (": queries go out under that" if last.refused == 0 else ": nothing tried passes, and queries go out under that"),
+        ),
+    ]
+    return last.blinding
 
 
 def check_grid(model: Model, threats: dict[str, Threat]) -> None:

@@ -97,9 +97,10 @@ class Ledger:
     forwards: Tensor = field(init=False)
     backwards: Tensor = field(init=False)
     judged: Tensor = field(init=False)  # the judge's forward passes
+    refused: Tensor = field(init=False)  # queries that a guard did not answer, and that were sent anew under other noise
     first: Tensor = field(init=False)  # queries when the first success came
     trail: Tensor = field(init=False)  # nearest hit by labels within MARKS queries
-    held: Held | None = None
+    held: tuple[Held, ...] | None = None  # sure hits, and those that the judge may not confirm
 
     def __post_init__(self) -> None:
         n, device = len(self.point), self.point.device
@@ -112,7 +113,8 @@ class Ledger:
         self.distance = full(torch.inf, torch.float64)
         self.margin, self.closest_margin = full(-torch.inf, torch.float32), full(-torch.inf, torch.float32)
         self.label, self.first = full(-1, torch.int64), full(-1, torch.int64)
-        self.hits, self.trials, self.forwards, self.backwards, self.judged = (full(0, torch.int64) for _ in range(5))
+        self.hits, self.trials, self.forwards, self.backwards = (full(0, torch.int64) for _ in range(4))
+        self.judged, self.refused = full(0, torch.int64), full(0, torch.int64)
         self.closest = self.point.clone()
         self.trail = torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64, device=device)
 
@@ -166,25 +168,27 @@ class Ledger:
         reached = torch.where(late, distance[:, None], torch.inf)
         self.trail.scatter_reduce_(0, ids[:, None].expand_as(reached), reached, "amin")
 
-    def hold(self, ids: Tensor, points: Tensor, distance: Tensor, *, sure: Tensor) -> Tensor:
-        """[n] bool: which hits wait, or are farther than one that waits; no id has two sure ones.
+    def hold(self, ids: Tensor, points: Tensor, distance: Tensor, *, sure: Tensor, all_wait: bool) -> Tensor:
+        """[n] bool: which hits wait, or are farther than one that waits; no id has two of a kind that may wait, sure or not.
 
-        A sure one of a row that is broken already waits until a nearer one takes its place, or its turn comes: of ever
-        nearer hits the last alone is judged."""
+        Those of a row that is broken already wait until a nearer one takes their place, or their turn comes: of ever nearer
+        hits the last alone is judged, and the last sure one where that fails."""
         if self.held is None:
-            self.held = Held(torch.zeros_like(self.point), torch.full_like(self.distance, torch.inf))
-        nearer = distance < self.held.distance[ids]
-        waits = nearer & sure & self.broken[ids]
-        where = waits.nonzero()[:, 0]
-        self.held.point.index_copy_(0, ids[where], points.index_select(0, where))
-        self.held.distance[ids[where]] = distance[where]
+            self.held = tuple(Held(torch.zeros_like(self.point), torch.full_like(self.distance, torch.inf)) for _ in range(2))
+        certain, unsure = self.held
+        nearer = distance < torch.where(sure, certain.distance[ids], torch.minimum(certain.distance, unsure.distance)[ids])
+        waits = nearer & self.broken[ids] & (sure | all_wait)
+        for kind, held in ((sure, certain), (~sure, unsure)):
+            where = (waits & kind).nonzero()[:, 0]
+            held.point.index_copy_(0, ids[where], points.index_select(0, where))
+            held.distance[ids[where]] = distance[where]
         return waits | ~nearer
 
     def close(self, ids: Tensor, reason: str) -> None:
         """Close rows without a verdict; the first reason of a row stands."""
         self.closed[ids] = True
-        if self.held is not None:
-            self.held.distance[ids] = torch.inf
+        for held in self.held or ():
+            held.distance[ids] = torch.inf
         for i in ids.tolist():
             self.failure[i] = self.failure[i] or reason
 

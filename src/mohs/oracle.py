@@ -23,9 +23,10 @@ from mohs.errors import Refused
 from mohs.ledger import Ledger, Outcome, foremost
 from mohs.losses import Loss
 from mohs.models.batched import Batched
+from mohs.models.blinding import TRIES, Blinding
 from mohs.models.prepared import CONFIRM_DRAWS, Guide, Judge, Prepared
 from mohs.rng import Stream
-from mohs.threat import Goal, Knowledge, Threat
+from mohs.threat import Goal, Knowledge, NormThreat, Threat
 
 COMPACT_AT = 0.125  # of the rows closed: from there on, copying the open ones costs less than carrying the closed ones
 CARRY = 8  # steps that fewer closed rows are carried at most
@@ -46,7 +47,8 @@ class Oracle:
     stop: a row closes at its first success. draws: forward passes averaged in one answer (EOT). judged: False leaves
     all verdicts to the caller (training). roams: the attack's points may leave the set. budget: queries a row may spend,
     None without limit. deadline: of `time.monotonic`, after which open rows close as undecided. surrogate: the
-    adversary's own model. begun: points [rows, *point] at which an attack begins in place of its own start.
+    adversary's own model. blinding: noise on all that is asked of the victim, so that a guard sees no sequence. begun: points
+    [rows, *point] at which an attack begins in place of its own start.
     """
 
     judge: Judge
@@ -66,6 +68,7 @@ class Oracle:
     deadline: float | None = None
     surrogate: Guide | None = None
     begun: Tensor | None = None
+    blinding: Blinding | None = None
     _carried: int = 0
 
     @staticmethod
@@ -115,6 +118,7 @@ class Oracle:
             draws=draws,
             budget=budget,
             deadline=deadline,
+            blinding=prepared.blinding,
         )
         ledger.closed |= ~goal.applies(aim)
         oracle._close_silent(reference.isnan().any(1), x0, oracle.ids, judge)
@@ -233,6 +237,7 @@ class Oracle:
             judged=False,
             draws=1,
             budget=None,
+            blinding=None,
         )
 
     def outcome(self, seconds: float = 0.0) -> Outcome:
@@ -255,7 +260,7 @@ class Oracle:
             self.ledger.close(self.ids[self.open], "undecided: the time is up")
         return not late
 
-    def _ask(self, p: Tensor, rows: Tensor | None, question: Question) -> Answer:
+    def _ask(self, p: Tensor, rows: Tensor | None, question: Question, attempt: int = 0) -> Answer:
         self._grant(question)
         live = self.open if rows is None else self.open[rows]
         index = None if bool(live.all()) else live.nonzero()[:, 0]  # of the candidates asked about; None: all
@@ -268,6 +273,8 @@ class Oracle:
         if index is not None:
             q, r, asked = q.index_select(0, index), index if rows is None else rows[index], question.about(index)
         ids = self.ids if r is None else self.ids[r]
+        if self.blinding is not None:
+            q = self._blinded(q, r)
         if question.traced:
             q = q.view_as(q)  # a node of its own, so that no other question's passes are counted here
             q.register_hook(lambda _: self.ledger.count(ids, 0, 1))
@@ -281,10 +288,17 @@ class Oracle:
             self.ledger.judged.index_add_(0, ids, torch.ones_like(ids))
         else:
             self.ledger.count(ids, self.draws, self.draws * question.backwards)
-        self._inspect(q, r, answer, question)
+        again = self._unanswered(answer) if self.blinding is not None and attempt + 1 < TRIES else None
+        if again is None:
+            self._inspect(q, r, answer, question)
         seen = self.threat.knowledge > Knowledge.TRANSFER or question.level == Knowledge.TRANSFER
         if self.judged and seen and question.transform is None:
             self._note(q.detach(), r, ids, answer.margin, once=rows is None)
+        if again is not None:
+            self.ledger.refused.index_add_(0, ids[again], torch.ones_like(again))
+            unblinded = p if index is None else p.index_select(0, index)
+            late = self._ask(unblinded[again], again if r is None else r[again], asked.about(again), attempt + 1)
+            answer = Answer(*(v.index_copy(0, again, w) if len(v) else v for v, w in zip(answer, late, strict=True)))
         return answer if index is None else scatter(answer, index, len(p))
 
     def _grant(self, question: Question) -> None:
@@ -294,6 +308,22 @@ class Oracle:
             raise Refused(f"the attack asks for {level}, and the threat {self.threat} grants {granted} of the model")
         if level > model.model.gives:
             raise Refused(f"the attack asks for {level}, and the model {model.model.name} gives {model.model.gives}")
+
+    def _blinded(self, q: Tensor, r: Tensor | None) -> Tensor:
+        """Under noise that no other query of a row has."""
+        rows = torch.arange(len(q), device=q.device) if r is None else r
+        assert self.blinding is not None
+        assert isinstance(self.threat, NormThreat)
+        ids = self.ids[rows]
+        stream = Stream(self.stream.keys[rows] ^ (self.ledger.queries[ids] + _earlier(ids)))
+        limits = replace(self.threat, epsilon=math.inf) if self.roams else self.threat
+        return self.blinding(q, self.x0[rows], limits, stream, self.ledger.refused[ids])
+
+    @staticmethod
+    def _unanswered(answer: Answer) -> Tensor | None:
+        """Which candidates a guard refused, if any."""
+        silent = answer.margin.isnan().nonzero()[:, 0]
+        return silent if len(silent) else None
 
     def _answer(self, q: Tensor, r: Tensor | slice | None, question: Question) -> Answer:
         """Ask about one micro-batch; candidate i belongs to row r[i], to row i where r is None."""
@@ -362,26 +392,28 @@ class Oracle:
         return not self.stop and self.threat.epsilon == torch.inf and not self.judge.model.random
 
     def _due(self, due: Tensor, ids: Tensor, points: Tensor, distance: Tensor, sure: Tensor, *, once: bool) -> Tensor:
-        """[n] bool: which of the hits that are due cannot wait. Of a row's sure ones the nearest will do."""
+        """[n] bool: which of the hits that are due cannot wait. Of a row's sure ones the nearest will do; of the others too where
+        labels are all that is seen, for they are the judge's own and fail by rounding alone."""
+        all_wait = self.threat.knowledge == Knowledge.LABEL
         if not once:
-            where = (due & sure).nonzero()[:, 0]
-            due = due & ~sure
-            if len(where):
-                due[where[foremost(ids[where], distance[where])]] = True
+            for kind in (sure, ~sure) if all_wait else (sure,):
+                where = (due & kind).nonzero()[:, 0]
+                due = due & ~kind
+                if len(where):
+                    due[where[foremost(ids[where], distance[where])]] = True
         where = due.nonzero()[:, 0]
-        waits = self.ledger.hold(ids[where], points.index_select(0, where), distance[where], sure=sure[where])
+        nearest = points.index_select(0, where)
+        waits = self.ledger.hold(ids[where], nearest, distance[where], sure=sure[where], all_wait=all_wait)
         return due.index_put((where[waits],), torch.zeros((), dtype=torch.bool, device=due.device))
 
     def _confirm_held(self) -> None:
-        """Put the hits that wait to the judge."""
-        held = self.ledger.held
-        if held is None:
-            return
-        rows = (held.distance < self.ledger.distance)[self.ids].nonzero()[:, 0]
-        if len(rows):
-            ids = self.ids[rows]
-            self._judge(held.point[ids], rows, held.distance[ids])
-        held.distance[self.ids] = torch.inf
+        """Put the hits that wait to the judge: the nearest, and the sure ones where that fails."""
+        for held in reversed(self.ledger.held or ()):
+            rows = (held.distance < self.ledger.distance)[self.ids].nonzero()[:, 0]
+            if len(rows):
+                ids = self.ids[rows]
+                self._judge(held.point[ids], rows, held.distance[ids])
+            held.distance[self.ids] = torch.inf
 
     def _inside(self, q: Tensor, r: Tensor | None, where: Tensor) -> Tensor:
         """[n] bool: which of the candidates at `where` lie in the set; False elsewhere."""
@@ -412,10 +444,14 @@ class Oracle:
         """[n] bool: for which of the candidates, of these rows, the budget covers `cost` queries; the others' rows close."""
         assert self.budget is not None
         ids = self.ids[rows]
-        order = torch.arange(len(ids), device=ids.device)
-        earlier = ((ids[None] == ids[:, None]) & (order[None] < order[:, None])).sum(1)
         spent = self.ledger.judged if self.threat.knowledge == Knowledge.TRANSFER else self.ledger.queries
-        covered = spent[ids] + (earlier + 1) * cost <= self.budget
+        covered = spent[ids] + (_earlier(ids) + 1) * cost <= self.budget
         if not covered.all():
             self.ledger.close(ids[~covered].unique(), f"undecided: the budget of {self.budget} queries is spent")
         return covered
+
+
+def _earlier(ids: Tensor) -> Tensor:
+    """[n] int64: how many candidates before each are of the same row."""
+    order = torch.arange(len(ids), device=ids.device)
+    return ((ids[None] == ids[:, None]) & (order[None] < order[:, None])).sum(1)

@@ -36,6 +36,9 @@ def command(
         ),
     ] = None,
     explore: Annotated[bool, typer.Option("--explore", help="No attack: what an adversary learns in --queries queries.")] = False,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Evade a guard: queries under the least noise that it lets pass, found by trial.")
+    ] = False,
     i_am_authorised: options.Authorised = False,
     goal: options.Goal = "untargeted",
     limit: options.Limit = None,
@@ -66,6 +69,7 @@ def command(
         "spend": spend,
         "rate": rate_of(rate),
         "i_am_authorised": i_am_authorised,
+        "adapt": adapt,
         "goal": goal,
         "limit": limit,
         "seed": seed,
@@ -75,6 +79,8 @@ def command(
         "confident": confident or [],
     }
     given = {name: value for name, value in chosen.items() if value != job_of.Request.model_fields[name].default}
+    if explore and adapt:
+        raise RequestError("--adapt evades a guard in an attack, and --explore makes none: leave one out")
     if explore:
         from mohs.cli.explore import show_exploration
 

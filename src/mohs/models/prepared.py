@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mohs.models.base import Model
 from mohs.models.batched import Batched, measure_quantum
+from mohs.models.blinding import Blinding
 from mohs.models.convolution import computes_in_bfloat16, half_gradients, narrow_gradients
 from mohs.models.cpu import keep_freed_memory
 from mohs.models.fold import count_convolutions, fold_batch_norm, fold_normalisation
@@ -104,11 +105,13 @@ class Judge(Batched):
 @dataclass(frozen=True)
 class Prepared:
     """What the Oracle is handed: the judge, the guide and how they were made. surrogate: the adversary's own models in one,
-    the guide where the threat lets nothing be asked, and the start of hybrid attacks."""
+    the guide where the threat lets nothing be asked, and the start of hybrid attacks. blinding: of what is asked of a watched
+    model."""
 
     judge: Judge
     guide: Guide
     surrogate: Guide | None = None
+    blinding: Blinding | None = None
     notes: dict[str, object] = field(default_factory=dict)
 
     def with_rows(self, rows: int) -> Prepared:

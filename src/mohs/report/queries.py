@@ -48,6 +48,7 @@ class Account:
     cached: int
     answered: int
     failed: int
+    refused: int
     sent: int
     requests: int
     repeated: int
@@ -146,9 +147,10 @@ def sentence(spent: Account) -> str:
     """`3,609 asked: 3,018 from the cache, 591 answered, 0 failed; 789 sent in 4.4 s, 0.79 USD`."""
     money = f", {number(spent.money)} {spent.currency}" if spent.money is not None else ""
     again = f"; {count(spent.repeated)} were in flight when a process died, and sent again" if spent.repeated else ""
+    guarded = f", {count(spent.refused)} of them refused by a guard" if spent.refused else ""
     return (
         f"{count(spent.asked)} asked: {count(spent.cached)} from the cache, {count(spent.answered)} answered, "
-        f"{count(spent.failed)} failed; {count(spent.sent)} sent in {cost(spent.seconds)}{money}{again}"
+        f"{count(spent.failed)} failed{guarded}; {count(spent.sent)} sent in {cost(spent.seconds)}{money}{again}"
     )
 
 

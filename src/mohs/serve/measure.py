@@ -142,6 +142,37 @@ def jacobian_queries(model: Model, x: Tensor, *, queries: int = 600, step: float
         return Queries(found.numpy(), model.logits(found).argmax(1).tolist(), None)
 
 
+class Watched(Model):
+    """A model whose detector refuses: NaN where it speaks up, as from an endpoint with a guard. Equal bytes are asked about once;
+    queries come from `accounts` in turn, each with a detector of its own, `refused` and `asked` count."""
+
+    gives = Knowledge.SCORES
+    remote = True
+
+    def __init__(self, model: Model, detector: Callable[[], Detector], accounts: int = 1) -> None:
+        self.model, self.name, self.bounds = model, model.name, model.bounds
+        self.classes, self.device = model.classes, model.device
+        self.detectors = [detector() for _ in range(accounts)]
+        self.asked, self.refused = 0, 0
+        self._known: dict[bytes, Tensor] = {}
+
+    def logits(self, x: Tensor) -> Tensor:
+        return torch.cat([self._answer(row) for row in x.split(1)])
+
+    def lapse(self, x: Tensor) -> list[str]:
+        return ["undecided: a guard refused the query"] * len(x)
+
+    @torch.no_grad()
+    def _answer(self, x: Tensor) -> Tensor:
+        key = x.numpy().tobytes()
+        if key not in self._known:
+            z = self.model.logits(x)
+            spoke = self.detectors[self.asked % len(self.detectors)](x[0].numpy().copy(), int(z.argmax(1)))
+            self.asked, self.refused = self.asked + 1, self.refused + spoke
+            self._known[key] = torch.full_like(z, torch.nan) if spoke else z
+        return self._known[key]
+
+
 class _Listener(Model):
     """A model that keeps what it is asked, one input at a time."""
 

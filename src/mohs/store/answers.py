@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-COUNTS = ("asked", "cached", "answered", "failed", "sent", "requests", "repeated", "seconds")
+COUNTS = ("asked", "cached", "answered", "failed", "refused", "sent", "requests", "repeated", "seconds")
 NAME = "answers.sqlite"  # in a run's folder
 _TABLES = """
 create table if not exists answers (key blob primary key, scores blob) without rowid;
@@ -22,7 +22,8 @@ create table if not exists tally (name text primary key, value real not null) wi
 class Answers:
     """Answers by the key of what was sent; in memory until `move` gives them a file.
 
-    asked: examples that attacks asked about: cached, answered and failed (no answer in the end) add up to it. sent: examples
+    asked: examples that attacks asked about: cached, answered and failed (no answer in the end) add up to it. refused: those
+    of the failed that a guard declined, which is an answer to keep: they are not asked again. sent: examples
     over the wire, each attempt counted; requests: that carried them. repeated: sent again because a process died while they
     were in flight. seconds: spent waiting for the endpoint. limit: the most `sent` may become, None without.
     """

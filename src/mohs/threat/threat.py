@@ -177,6 +177,9 @@ class NormThreat(Threat):
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """The ball, and the box of bounds and constraints too: an attack that forgets one makes no success."""
         shown, spare = self.apply(p, x0), self.rounding()
+        if self.epsilon == math.inf:
+            low, high = self.constraints.box(x0, self.bounds)
+            return ((shown >= low - spare) & (shown <= high + spare)).flatten(1).all(1)
         inside = self.norm.distance(shown - x0) <= self.epsilon * 1.001 + 2 * spare  # float32 rules out what is plainly far
         rows = inside.nonzero()[:, 0]
         near, origin = shown.index_select(0, rows), x0.index_select(0, rows)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mohs import geometry
 from mohs.attacks.base import Attack
 from mohs.attacks.blackbox.frequency import image, lowest
-from mohs.attacks.blackbox.labels import CHUNK, Labels
+from mohs.attacks.blackbox.labels import CHUNK, Labels, units
 from mohs.geometry import per_row
 from mohs.oracle import Oracle
 from mohs.rng import Stream
@@ -79,8 +78,7 @@ class GeoDA(Attack):
         return x
 
     def directions(self, labels: Labels, low: list[int], n: int, stream: Stream) -> Tensor:
-        drawn = image(stream.normal(n, *low), labels.oracle.x0.shape[1:])
-        return geometry.L2.steepest(drawn.flatten(0, 1)).view_as(drawn)
+        return image(units(stream.normal(n, *low)), labels.oracle.x0.shape[1:])
 
 
 def line(labels: Labels, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mohs import geometry
 from mohs.attacks.base import Attack
-from mohs.attacks.blackbox.labels import CHUNK, Labels
+from mohs.attacks.blackbox.labels import CHUNK, Labels, units
 from mohs.geometry import per_row
 from mohs.oracle import Oracle
 from mohs.rng import Stream
@@ -90,7 +89,7 @@ class HopSkipJump(Attack):
         """Unit vectors of l2, [rows, n, *input]: of a normal draw in l2, of a uniform one in linf."""
         x0 = labels.oracle.x0
         drawn = labels.threat.norm.ball(x0[:, None].expand(-1, n, *x0.shape[1:]), stream)
-        return geometry.L2.steepest(drawn.flatten(0, 1)).view_as(drawn)
+        return units(drawn)
 
 
 def jump(labels: Labels, x: Tensor, direction: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mohs import geometry
 from mohs.attacks.minimal.bisection import bisect
 from mohs.geometry import per_row
 from mohs.oracle import Oracle
@@ -112,25 +113,33 @@ class Labels:
     def probe(self, x: Tensor, delta: Tensor, most: Tensor, directions: Directions, stream: Stream) -> Probed:
         """Ask at x + delta u for random unit vectors u; delta [rows], most [rows] int64: how many of a row."""
         weighted, plain, hits = torch.zeros_like(x), torch.zeros_like(x), torch.zeros(len(x), device=x.device)
+        low, high = self.threat.constraints.box(self.oracle.x0, self.threat.bounds)
+        low, high = (side[:, None] if isinstance(side, Tensor) and side.ndim else side for side in (low, high))
         for first in range(0, int(most.amax()) if len(most) else 0, CHUNK):
-            place = torch.arange(first, first + CHUNK, device=x.device).expand(len(x), -1)
-            rows, column = (place < most[:, None]).nonzero().unbind(1)
-            origin, length = x.index_select(0, rows), per_row(delta[rows], x)
-            p = self.boxed((directions(CHUNK, stream.at(first))[rows, column] * length).add_(origin), rows)
-            phi = self.reached(p, rows).to(x.dtype) * 2 - 1
-            moved = p.sub_(origin).div_(length)
+            asked = torch.arange(first, first + CHUNK, device=x.device) < most[:, None]
+            rows, column = asked.nonzero().unbind(1)
+            u = directions(CHUNK, stream.at(first))
+            p = u.mul_(delta.view(-1, *[1] * x.ndim)).add_(x[:, None]).clamp_(min=low).clamp_(max=high)
+            phi = torch.zeros(asked.shape, dtype=x.dtype, device=x.device)
+            candidates = p.flatten(0, 1) if len(rows) == asked.numel() else p[rows, column]
+            phi[rows, column] = self.reached(candidates, rows).to(x.dtype) * 2 - 1
+            moved = p.sub_(x[:, None])
             for k in range(CHUNK):  # one by one: the order of a row's sum is the same in any company
-                here = (column == k).nonzero()[:, 0]
-                at, u = rows[here], moved.index_select(0, here)
-                plain.index_add_(0, at, u)
-                weighted.index_add_(0, at, u.mul_(per_row(phi[here], x)))
-                hits.index_add_(0, at, phi[here])
-        return Probed(weighted, plain, hits / most.clamp(min=1))
+                plain.addcmul_(moved[:, k], per_row(asked[:, k].to(x.dtype), x))
+                weighted.addcmul_(moved[:, k], per_row(phi[:, k], x))
+                hits += phi[:, k]
+        scale = per_row(delta, x)
+        return Probed(weighted.div_(scale), plain.div_(scale), hits / most.clamp(min=1))
 
     def boxed(self, p: Tensor, rows: Tensor) -> Tensor:
         """Candidates p [n, *input] of rows, clipped."""
         low, high = self.threat.constraints.box(self.oracle.x0[rows], self.threat.bounds)
         return p.clamp_(min=low).clamp_(max=high)
+
+
+def units(drawn: Tensor) -> Tensor:
+    """Draws [rows, n, ...] at length 1 in l2, in place."""
+    return geometry.L2.steepest(drawn.flatten(0, 1)).view_as(drawn)
 
 
 def _noise(oracle: Oracle, k: int) -> Tensor:

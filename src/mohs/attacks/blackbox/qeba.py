@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mohs import geometry
 from mohs.attacks.blackbox.frequency import image, lowest
 from mohs.attacks.blackbox.hop_skip_jump import HopSkipJump
-from mohs.attacks.blackbox.labels import Labels
+from mohs.attacks.blackbox.labels import Labels, units
 from mohs.rng import Stream
 
 
@@ -37,5 +36,4 @@ class QEBA(HopSkipJump):
 
     def directions(self, labels: Labels, n: int, stream: Stream) -> Tensor:
         shape = labels.oracle.x0.shape[1:]
-        drawn = image(stream.normal(n, *lowest(shape, 1 / self.reduction)), shape)
-        return geometry.L2.steepest(drawn.flatten(0, 1)).view_as(drawn)
+        return image(units(stream.normal(n, *lowest(shape, 1 / self.reduction))), shape)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 AGAIN = (408, 425, 429)  # and 500 on: what may be otherwise a moment later
 BURST = 0.1
 SHUT = (401, 403, 404, 405, 407)  # what no example will open
+REFUSED = "a guard refused the query"
 
 
 class Query(NamedTuple):
@@ -53,10 +54,12 @@ class Client:
         self.endpoint, self.answers, self.rate = endpoint, answers, rate
         self.met = False  # whether there ever was an answer: before, what looks hopeless is not tried again
         self.latencies: list[float] = []  # seconds of each answered request
-        self._failing, self._trips, self._next, self._paused = 0, 0, 0.0, 0.0
-        headers = {name: endpoint.filled(value) for name, value in endpoint.headers.items()}
+        self._failing, self._trips, self._next = 0, 0, 0.0
+        names = range(max(1, len(endpoint.accounts)))
+        self._headers = [{name: endpoint.filled(value, i) for name, value in endpoint.headers.items()} for i in names]
+        self._paused, self._used = [0.0 for _ in names], [0 for _ in names]  # of each account
         most = httpx.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
-        self._http = httpx.AsyncClient(headers=headers, timeout=endpoint.timeout, limits=most, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=endpoint.timeout, limits=most, trust_env=False)
         self._flying, self._trial = asyncio.Semaphore(endpoint.concurrency), asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="mohs-http").start()
@@ -73,16 +76,16 @@ class Client:
         replies = self._run(self._gather(groups)) if groups else {}
         failed = sum(query.key in replies and replies[query.key].scores is None for query in queries)
         answered = sum(reply.scores is not None for reply in replies.values())
+        refused = sum(reply.reason == REFUSED for reply in replies.values())
         self.answers.count(
             asked=len(queries),
             answered=answered,
             failed=failed,
+            refused=refused,
             cached=len(queries) - answered - failed,
             seconds=time.monotonic() - started,
         )
-        return [
-            replies[key] if (raw := known[key]) is None else Reply(np.frombuffer(raw, dtype=np.float64)) for key, _ in queries
-        ]
+        return [replies[key] if (raw := known[key]) is None else _known(raw) for key, _ in queries]
 
     def close(self) -> None:
         """Hang up; the answers are kept where they were moved to. Called where nobody refers to the client any more, too."""
@@ -118,7 +121,10 @@ class Client:
         async with self._flying:
             got = await self._persist(group)
         if isinstance(got, str):
-            self.answers.forget(keys)
+            if got == REFUSED:
+                self.answers.settle(keys, [b"" for _ in keys])
+            else:
+                self.answers.forget(keys)
             return {key: Reply(None, got) for key in keys}
         self.answers.settle(keys, [row.tobytes() for row in got])
         return {key: Reply(row) for key, row in zip(keys, got, strict=True)}
@@ -130,6 +136,8 @@ class Client:
             got = await self._guarded(group)
             if isinstance(got, np.ndarray):
                 return got
+            if got.reason == REFUSED:
+                return REFUSED
             if not got.again or number == retry.attempts:
                 return got.reason if number == 1 else f"{got.reason} (attempt {number})"
             await asyncio.sleep(random.uniform(0, min(retry.longest, retry.first * 2 ** (number - 1))))
@@ -151,14 +159,15 @@ class Client:
     async def _send(self, group: list[Query]) -> np.ndarray | _Failure:
         import httpx
 
-        await self._turn(len(group))
+        account = await self._turn(len(group))
         if not self.answers.reserve([query.key for query in group]):
             return _Failure(self._spent(), again=False, alive=True)
         started = time.monotonic()
         try:
             sent = wire.request(self.endpoint, [query.part for query in group])
             url = self.endpoint.filled(self.endpoint.url)
-            response = await self._http.request(self.endpoint.method, url, **sent)
+            headers = {**self._headers[account], **sent.pop("headers", {})}
+            response = await self._http.request(self.endpoint.method, url, headers=headers, **sent)
         except httpx.TimeoutException:
             return self._failed(_Failure(f"no answer within {self.endpoint.timeout:g} s"))
         except httpx.TransportError as error:
@@ -167,7 +176,7 @@ class Client:
             return self._failed(_Failure(f"{type(error).__name__}: {self.endpoint.masked(str(error))}"))
         except httpx.HTTPError as error:
             raise ModelError(f"{self._name} cannot be asked: {self.endpoint.masked(str(error))}") from None
-        self._obey(response)
+        self._obey(response, account)
         got = self._read(response, len(group))
         if isinstance(got, _Failure):
             return self._failed(got)
@@ -178,6 +187,8 @@ class Client:
     def _read(self, response: httpx.Response, n: int) -> np.ndarray | _Failure:
         code, shown = response.status_code, self.endpoint.masked(response.text)
         told = f"{self._name} answered {code}: {shown!r}"
+        if self.endpoint.guard is not None and code in self.endpoint.guard.refuses and (self.met or code not in SHUT):
+            return _Failure(REFUSED, again=False, alive=True)
         if code in SHUT:
             raise self._shut(told, ": it asks for authorisation, or this is refused" if code in (401, 403, 407) else "")
         if response.is_success:
@@ -198,8 +209,8 @@ class Client:
     def _shut(self, told: str, why: str) -> MohsError:
         return RunFailed(f"{told}{why}; resume the run when that is mended") if self.met else ModelError(f"{told}{why}")
 
-    def _obey(self, response: httpx.Response) -> None:
-        """All wait as long as one was told to."""
+    def _obey(self, response: httpx.Response, account: int) -> None:
+        """All of an account wait as long as one was told to."""
         asked = response.headers.get("Retry-After")
         if asked is None:
             return
@@ -207,17 +218,22 @@ class Client:
             seconds = float(asked) if asked.strip().isdigit() else parsedate_to_datetime(asked).timestamp() - time.time()
         except ValueError:
             return
-        self._paused = max(self._paused, time.monotonic() + min(seconds, self.endpoint.retry.longest))
+        until = time.monotonic() + min(seconds, self.endpoint.retry.longest)
+        self._paused[account] = max(self._paused[account], until)
 
-    async def _turn(self, n: int) -> None:
-        """Wait for the tokens of n queries: `rate` are filled in a second, and what BURST seconds bring is saved up at most."""
-        while (wait := self._paused - time.monotonic()) > 0:
+    async def _turn(self, n: int) -> int:
+        """The account whose turn it is, which is the one that asked least of those that need not wait, once there are tokens for
+        n queries: `rate` are filled in a second, and what BURST seconds bring is saved up at most."""
+        while (wait := min(self._paused) - (now := time.monotonic())) > 0:
             await asyncio.sleep(wait)
+        account = min((i for i, until in enumerate(self._paused) if until <= now), key=lambda i: self._used[i])
+        self._used[account] += n
         if self.rate is not None:
             now = time.monotonic()
             due = max(self._next, now - BURST)
             self._next = due + n / self.rate
             await asyncio.sleep(max(0.0, due - now))
+        return account
 
     def _spent(self) -> str:
         return f"the total budget of {self.answers.limit} queries is spent"
@@ -225,6 +241,10 @@ class Client:
     @property
     def _name(self) -> str:
         return f"the endpoint {self.endpoint.url}"
+
+
+def _known(raw: bytes) -> Reply:
+    return Reply(np.frombuffer(raw, dtype=np.float64)) if raw else Reply(None, REFUSED)
 
 
 class _Failure(NamedTuple):

@@ -17,6 +17,7 @@ from mohs.errors import RequestError
 from mohs.threat import Knowledge
 
 _SECRET = re.compile(r"\$\{(\w+)\}")
+ACCOUNT = "ACCOUNT"  # the name that stands for the account whose turn it is
 _CARRIES_SECRETS = re.compile(r"authori[sz]ation|api-?key|token|cookie|secret|password", re.I)
 SHOWN = 300  # characters of an answer that an error shows
 
@@ -70,9 +71,16 @@ class Retry(_Part):
     trips: int = Field(default=4, ge=1)
 
 
+class Guard(_Part):
+    """refuses: the statuses by which a guard declines the query at hand, and no more than that."""
+
+    refuses: list[int] = Field(default=[403], min_length=1)
+
+
 class Endpoint(_Part):
     """classes: how many, or their names in order. batch: examples that one request takes at most. concurrency: requests in
-    flight at most. timeout: seconds. price: of a query, an example sent, in `currency`.
+    flight at most. timeout: seconds. price: of a query, an example sent, in `currency`. accounts: texts that `${ACCOUNT}` stands
+    for in the headers, from request to request in turn.
 
     `${NAME}` in the address or a header stands for an environment variable, and is a secret: it is written nowhere and masked
     wherever text is shown.
@@ -81,6 +89,7 @@ class Endpoint(_Part):
     url: str
     method: str = "POST"
     headers: dict[str, str] = {}
+    accounts: list[str] = []
     classes: int | list[str]
     batch: int = Field(default=1, ge=1)
     concurrency: int = Field(default=8, ge=1)
@@ -91,6 +100,7 @@ class Endpoint(_Part):
     body: Body = Body()
     answer: Answer
     retry: Retry = Retry()
+    guard: Guard | None = None
 
     @property
     def names(self) -> list[str]:
@@ -121,15 +131,17 @@ class Endpoint(_Part):
     @cached_property
     def secrets(self) -> dict[str, str]:
         """The environment variables that are used, by name; RequestError where one is not set."""
-        names = {name for text in (self.url, *self.headers.values()) for name in _SECRET.findall(text)}
+        names = {name for text in (self.url, *self.headers.values(), *self.accounts) for name in _SECRET.findall(text)}
+        names.discard(ACCOUNT)
         missing = sorted(name for name in names if not os.environ.get(name))
         if missing:
             raise RequestError(f"the endpoint's description uses ${{{missing[0]}}}, and that environment variable is not set")
         return {name: os.environ[name] for name in names}
 
-    def filled(self, text: str) -> str:
-        """Text with its secrets."""
-        return _SECRET.sub(lambda found: self.secrets[found[1]], text)
+    def filled(self, text: str, account: int = 0) -> str:
+        """Text with its secrets, in the name of an account."""
+        named = text.replace(f"${{{ACCOUNT}}}", self.accounts[account]) if self.accounts else text
+        return _SECRET.sub(lambda found: self.secrets[found[1]], named)
 
     def masked(self, text: str) -> str:
         """Text of others, without secrets and cut short."""
@@ -177,6 +189,15 @@ def _problems(endpoint: Endpoint) -> list[str]:
     ]
     if sum(path is not None for path in (told.scores, told.top, told.labels)) != 1:
         found.append("[answer] names one of scores, top and labels")
+    found += [
+        f"accounts[{i}] holds a secret in the clear: put it into an environment variable and write ${{NAME}}"
+        for i, account in enumerate(endpoint.accounts)
+        if not _SECRET.search(account)
+    ]
+    if bool(endpoint.accounts) != any(f"${{{ACCOUNT}}}" in value for value in endpoint.headers.values()):
+        found.append("accounts and a header that says ${ACCOUNT} belong together: one is missing")
+    if endpoint.guard is not None and endpoint.batch > 1:
+        found.append(f"batch is {endpoint.batch}, and a [guard] refuses whole requests: leave batch out")
     if len(endpoint.names) < 2:
         found.append("classes: there are fewer than 2")
     if endpoint.body.multipart is not None and (endpoint.batch > 1 or endpoint.input.encoding == "json"):
