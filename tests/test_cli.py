@@ -21,7 +21,21 @@ from mohs import auditing, demo
 from mohs.data import load_digits
 from mohs.store import Run
 
-COMMANDS = ["audit", "attack", "curve", "probe", "universal", "serve", "attacks", "resume", "runs", "report", "compare", "demo"]
+COMMANDS = [
+    "audit",
+    "attack",
+    "curve",
+    "certify",
+    "probe",
+    "universal",
+    "serve",
+    "attacks",
+    "resume",
+    "runs",
+    "report",
+    "compare",
+    "demo",
+]
 QUICK = ["--data", "digits", "--threat", "linf:0.05", "--profile", "quick", "--limit", "16"]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mohs import attacks
     from mohs.auditing import Result, audit, resume
+    from mohs.certifying import certify
     from mohs.crafting import universal
     from mohs.curving import curve
     from mohs.errors import MohsError, RequestError, RunFailed
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "mohs.auditing": ("Result", "audit", "resume"),
+    "mohs.certifying": ("certify",),
     "mohs.crafting": ("universal",),
     "mohs.curving": ("curve",),
     "mohs.errors": ("MohsError", "RequestError", "RunFailed"),
@@ -53,6 +55,7 @@ __all__ = [
     "TorchModel",
     "attacks",
     "audit",
+    "certify",
     "curve",
     "explore",
     "load_model",

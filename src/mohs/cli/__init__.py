@@ -21,9 +21,9 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from mohs.cli import attack, attacks, audit, compare, curve, demo, probe, report, resume, runs, serve, universal
+    from mohs.cli import attack, attacks, audit, certify, compare, curve, demo, probe, report, resume, runs, serve, universal
 
-    for module in (audit, attack, curve, probe, universal, serve, attacks, resume, runs, report, compare, demo):
+    for module in (audit, attack, curve, certify, probe, universal, serve, attacks, resume, runs, report, compare, demo):
         name = module.__name__.rpartition(".")[2]
         extra = getattr(module, "EXTRA", None)
         app.command(name, help=module.HELP, epilog=module.EXAMPLE, context_settings=extra)(_exiting(module.command))

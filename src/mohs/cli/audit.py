@@ -30,6 +30,10 @@ def command(
             show_default=False,
         ),
     ] = None,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Prove what can be proved first: it is not attacked, and what is neither is listed.")
+    ] = False,
+    method: options.Method = "crown",
     limit: options.Limit = None,
     seed: options.Seed = 0,
     bounds: options.Bounds = "0,1",
@@ -66,6 +70,8 @@ def command(
         parse_requirement(line, texts)
     chosen: dict[str, Any] = {
         "profile": profile,
+        "certify": certify,
+        "method": method,
         "goal": goal,
         "limit": limit,
         "seed": seed,

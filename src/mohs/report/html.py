@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mohs.errors import RequestError
-from mohs.report import figures, pictures, queries, words
+from mohs.report import figures, pictures, proofs, queries, words
 from mohs.report.policy import Requirement, check
 from mohs.report.tables import broken_by
 from mohs.store import SCHEMA, Run
@@ -73,6 +73,7 @@ def _threat(verdict: ThreatVerdict, plan: dict[str, Any], shown: list[pictures.P
         "verdict": verdict,
         "plan": plan,
         "score": verdict.score,
+        "proofs": proofs.sentence(verdict),
         "curve": drawn,
         "sample": figures.sample(drawn),
         "matrix": figures.matrix(verdict),
