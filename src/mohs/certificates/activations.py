@@ -40,7 +40,7 @@ class LeakyReLU(Activation):
         chord = torch.where(loose, (upper - self.slope * lower) / (upper - lower).clamp_min(torch.finfo(lower.dtype).tiny), line)
         intercept = torch.where(loose, (self.slope - chord) * lower, 0.0 * one)
         turn = torch.where(loose, (1.0 - self.slope) * one, 0.0 * one)
-        flow = chord * torch.maximum(-lower, upper) + intercept
+        flow = (line + turn + chord) * torch.maximum(-lower, upper) + intercept
         return Relaxation(Line(line, turn=turn), Line(chord, intercept), (upper >= -lower).to(lower), loose, flow)
 
 
@@ -80,7 +80,7 @@ class Smooth(Activation):
         above = _best([(-k, -c) for k, (_, c) in zip(slopes, reach, strict=True)], middle)
         lower, upper = _line(*below), Line(*(-part for part in _line(*above)))  # type: ignore[operator]
         steepest = torch.stack(slopes).abs().amax(0)
-        size = steepest * x.magnitude + torch.stack([part for pair in reach for part in pair]).abs().amax(0)
+        size = 2 * steepest * x.magnitude + torch.stack([part for pair in reach for part in pair]).abs().amax(0)
         return Relaxation(lower, upper, torch.zeros_like(low).unsqueeze(1), self.loose(x).unsqueeze(1), size.unsqueeze(1))
 
     def _between(self, x: Box, slope: Tensor) -> tuple[Tensor, Tensor]:

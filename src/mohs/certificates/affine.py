@@ -43,10 +43,6 @@ def convolution(
     def convolve(x: Tensor, weight: Tensor = weight) -> Tensor:
         return aten.convolution(x, weight, None, stride, padding, dilation, transposed, output_padding, groups)  # type: ignore[no-any-return]
 
-    spread = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    sides = [(n + 2 * p - e) % s for n, p, e, s in zip(shape[1:], padding, spread, stride, strict=True)]
-    left = [0] * len(sides) if transposed else sides
-
     columns = weight.flatten(1).t().contiguous()
     narrow = weight.ndim == 4 and not transposed and groups == 1 and shape[0] <= NARROW
 
@@ -54,7 +50,11 @@ def convolution(
         if narrow:  # a matrix product and a sum: a convolution into so few channels takes four times as long on a CPU
             where = (tuple(size) for size in (shape[1:], weight.shape[2:], dilation, padding, stride))
             return F.fold(columns @ a.flatten(2), *where)
-        return aten.convolution(a, weight, None, stride, padding, dilation, not transposed, left, groups)  # type: ignore[no-any-return]
+        if transposed:
+            return aten.convolution(a, weight, None, stride, padding, dilation, False, [0] * len(stride), groups)  # type: ignore[no-any-return]
+        like = a.new_empty(1).expand(len(a), *shape)  # of which only the shape is read
+        geometry = (stride, padding, dilation, False, output_padding, groups, (True, False, False))
+        return aten.convolution_backward(a, like, weight, None, *geometry)[0]  # type: ignore[no-any-return]
 
     taps, crossed = weight[0].numel(), weight[:, 0].numel()  # at most: a stride leaves some of the second out
     terms, uses = (crossed, taps) if transposed else (taps, crossed)

@@ -7,6 +7,7 @@ arXiv:2002.12920.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,11 +31,13 @@ class Bounds:
     flows: dict[int, Tensor] = field(default_factory=dict)
     relaxed: dict[int, Relaxation] = field(default_factory=dict)
 
-    def reach(self, i: int) -> bool:
-        """Put the box of node i from those of the nodes before it; whether it is exact."""
+    def reach(self, i: int, known: Bounds | None = None) -> bool:
+        """Put the box of node i from those of the nodes before it, met with a known one; whether it is exact."""
         node = self.network.nodes[i]
         inputs = [self.boxes[j] for j in node.inputs]
         self.boxes[i] = node.operator.box(*inputs) if inputs else self.region.box
+        if known is not None:
+            self.boxes[i] = self.boxes[i].meet(known.boxes[i])
         if isinstance(node.operator, Affine):
             self.flows[i] = node.operator.flow(inputs[0])
         if isinstance(node.operator, Activation):
@@ -42,6 +45,12 @@ class Bounds:
         exact = all(self.alone[j] for j in node.inputs) and not isinstance(node.operator, Sum)
         self.alone[i] = exact and node.operator.elementwise and self.region.ball is None
         return exact and self.region.ball is None
+
+    def put(self, rows: Tensor, other: Bounds) -> None:
+        """Boxes of some rows, in place of those known so far."""
+        for i, box in other.boxes.items():
+            for mine, new in zip(self.boxes[i], box, strict=True):
+                mine[rows] = new
 
     def rows(self, part: slice | Tensor) -> Bounds:
         """The same of some rows."""
@@ -61,57 +70,98 @@ def _relaxation(relaxed: Relaxation, part: slice | Tensor) -> Relaxation:
     return Relaxation(lower, upper, alpha, loose, flow)
 
 
-def substitute(
-    bounds: Bounds, start: int, A: Tensor, alphas: Alphas | None = None, *, relax: bool = True, sound: bool = True
-) -> Tensor:
-    """[rows, S]: what A [rows or 1, S, *shape] times the output of node `start` comes to at least over the region.
+class Functions(NamedTuple):
+    """Linear functions of nodes, summed: the coefficients by node, [rows or 1, S, *shape], and the constant.
 
-    One row of A serves all where it meets no activation. alphas: by activation, [rows, S, *shape]; CROWN's own where there
-    is none. relax: False stops at the first activations, with the boxes of their outputs. sound: with rounding taken off.
-    """
-    nodes, waiting = bounds.network.nodes, {start: A}
-    total: Tensor | float = 0.0
-    for i in range(start, -1, -1):
-        if i not in waiting:
-            continue
-        A, operator, inputs = waiting.pop(i), nodes[i].operator, nodes[i].inputs
-        if isinstance(operator, Input):
-            total = total + bounds.region.lower(A, sound=sound)
-            continue
-        if isinstance(operator, Affine):
-            if operator.bias is not None:
-                total = total + dot(A, operator.bias.expand(nodes[i].shape).unsqueeze(0), sound)
-            if sound:
-                total = total - gamma(operator.uses + summed(nodes[i].shape), A.dtype) * dot(A.abs(), bounds.flows[i])
-            parts = [operator.back(A)]
-        elif isinstance(operator, Activation) and not relax:
-            total = total + Region(bounds.boxes[i]).lower(A, sound=sound)
-            continue
-        elif isinstance(operator, Activation):
-            part, constant = _through(A, bounds.relaxed[i], (alphas or {}).get(i), sound)
-            parts, total = [part], total + constant
-        elif isinstance(operator, Concat):
-            parts = operator.back(A)
+    Where `pick` [rows, S] is given, the coefficients [1, U, *shape] and the constant [rows or 1, U] are of functions that rows
+    share, and pick says which are whose."""
+
+    coefficients: dict[int, Tensor]
+    constant: Tensor | float = 0.0
+    pick: Tensor | None = None
+
+
+def carry(bounds: Bounds, functions: Functions, *, sound: bool = True) -> Functions:
+    """The same functions in terms of earlier nodes, back to where an activation comes next: as long as all rows share them."""
+    coefficients, constant = dict(functions.coefficients), functions.constant
+    nodes = bounds.network.nodes
+    while not isinstance(nodes[last := max(coefficients)].operator, Activation | Input):
+        A, node = coefficients.pop(last), nodes[last]
+        if isinstance(node.operator, Affine):
+            constant = constant + _left(A, node.operator, bounds.flows[last], sound)
+            parts = [node.operator.back(A)]
         else:
-            parts = [A] * len(inputs)
-        for j, part in zip(inputs, parts, strict=True):
-            waiting[j] = waiting[j] + part if j in waiting else part
-    assert isinstance(total, Tensor)
-    dtype = bounds.region.box.lower.dtype
-    return (total - torch.finfo(dtype).eps * total.abs()).to(dtype) if sound else total
+            parts = node.operator.back(A) if isinstance(node.operator, Concat) else [A] * len(node.inputs)
+        for i, part in zip(node.inputs, parts, strict=True):
+            coefficients[i] = coefficients[i] + part if i in coefficients else part
+    return Functions(coefficients, constant, functions.pick)
+
+
+def substitute(
+    bounds: Bounds, functions: Functions, alphas: Alphas | None = None, *, relax: bool = True, sound: bool = True
+) -> Tensor:
+    """[rows, S]: what the functions come to at least over the region.
+
+    alphas: by activation, [rows, S, *shape]; CROWN's own where there is none. relax: False stops at the first activations,
+    with the boxes of their outputs. sound: with rounding taken off.
+    """
+    coefficients, constant = _own(carry(bounds, functions, sound=sound))
+    while coefficients:
+        last = max(coefficients)
+        A, operator = coefficients.pop(last), bounds.network.nodes[last].operator
+        if isinstance(operator, Input):
+            constant = constant + bounds.region.lower(A, sound=sound)
+        elif not relax:
+            constant = constant + Region(bounds.boxes[last]).lower(A, sound=sound)
+        else:
+            A, left = _through(A, bounds.relaxed[last], (alphas or {}).get(last), sound)
+            (before,) = bounds.network.nodes[last].inputs
+            coefficients[before] = coefficients[before] + A if before in coefficients else A
+            constant = constant + left
+        if coefficients:
+            coefficients, constant, _ = carry(bounds, Functions(coefficients, constant), sound=sound)
+    assert isinstance(constant, Tensor)
+    return constant - torch.finfo(constant.dtype).eps * constant.abs() if sound else constant
+
+
+def _own(functions: Functions) -> tuple[dict[int, Tensor], Tensor | float]:
+    """Coefficients and constant of each row's own functions."""
+    coefficients, constant, pick = functions
+    if pick is None:
+        return coefficients, constant
+    if isinstance(constant, Tensor):
+        constant = constant.expand(len(pick), -1).gather(1, pick)
+    return {i: A[0][pick] for i, A in coefficients.items()}, constant
+
+
+def _left(A: Tensor, operator: Affine, flow: Tensor, sound: bool) -> Tensor | float:
+    """The constant that an affine operator leaves, less what rounding may add to it."""
+    left: Tensor | float = 0.0
+    if operator.bias is not None:
+        each = operator.bias.ndim == A.ndim - 2 and operator.bias[0].numel() == 1  # one a channel
+        left = dot(A.flatten(3).sum(3), operator.bias.flatten()[None], sound) if each and A.ndim > 3 else left
+        left = dot(A, operator.bias.expand(A.shape[2:])[None], sound) if isinstance(left, float) else left
+    if sound:
+        left = left - gamma(operator.uses + summed(A.shape[2:]), A.dtype) * dot(A.abs(), flow)
+    return left
 
 
 def _through(A: Tensor, relaxed: Relaxation, alpha: Tensor | None, sound: bool) -> tuple[Tensor, Tensor]:
     """Coefficients before an activation, and the constant: its lower line where they are positive, its upper where not."""
-    positive = A.clamp(min=0)
-    negative = A - positive
+    negative = A.clamp(max=0)
     alpha = relaxed.alpha if alpha is None else alpha
     (low, below), (high, above) = relaxed.lower.at(alpha), relaxed.upper.at(alpha)
-    constant = A.new_zeros(1)
-    for part, intercept in ((positive, below), (negative, above)):
-        if intercept is not None:
-            shared = intercept.shape[1] == 1
-            constant = constant + (dot(part, intercept[:, 0], sound) if shared else (part * intercept).flatten(2).sum(2))
-    if sound:
-        constant = constant - gamma(8 + summed(A.shape[2:]), A.dtype) * dot(A.abs(), relaxed.flow[:, 0])
-    return positive * low + negative * high, constant
+    constant = _sum(negative, above, sound)
+    if below is not None:
+        constant = constant + _sum(A - negative, below, sound)
+    if sound:  # |A| is A - 2 negative
+        rounding = dot(A, relaxed.flow[:, 0]) - 2 * dot(negative, relaxed.flow[:, 0])
+        constant = constant - 1.01 * gamma(8 + summed(A.shape[2:]), A.dtype) * rounding
+    return torch.addcmul(A * low, negative, high - low), constant
+
+
+def _sum(A: Tensor, intercept: Tensor | None, sound: bool) -> Tensor:
+    """[rows, S]: A times an intercept [rows, 1 or S, *shape]."""
+    if intercept is None:
+        return A.new_zeros(1)
+    return dot(A, intercept[:, 0], sound) if intercept.shape[1] == 1 else (A * intercept).flatten(2).sum(2)

@@ -104,14 +104,6 @@ class AlphaCrown(Crown):
 
     paper = "Xu et al., ICLR 2021, arXiv:2011.13824"
 
-    def bound(self, network: Network, region: Region, y: Tensor) -> Tensor:
-        found = Crown().bound(network, region, y)
-        left = (found <= 0).any(1).nonzero()[:, 0]
-        if len(left):
-            better = super().bound(network, region.rows(left), y[left])
-            found[left] = torch.maximum(found[left], better)
-        return found
-
     def lower(self, network: Network, region: Region, y: Tensor) -> tuple[Tensor, Bounds]:
         return alpha_crown(
             network, region, margins(network.classes, y, region.box.lower.dtype), Ascent(self.steps, self.lr, self.decay)

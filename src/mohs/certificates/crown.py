@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mohs.certificates.backward import Bounds, substitute
+from mohs.certificates.backward import Bounds, Functions, carry, substitute
 from mohs.certificates.graph import Network
 from mohs.certificates.operators import Activation, Box
 from mohs.certificates.region import Region
 
-ELEMENTS = 2**22  # numbers in the largest tensor of coefficients: what fits into caches is done soonest
-Lower = Callable[[Bounds, int, Tensor], Tensor]
+ELEMENTS = 2**20  # numbers in the largest tensor of coefficients: what fits into caches is done soonest
+Lower = Callable[[Bounds, Functions], Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,29 +44,39 @@ def interval(network: Network, region: Region, A: Tensor) -> tuple[Tensor, Bound
     bounds = Bounds(network, region)
     for i in range(len(network.nodes)):
         bounds.reach(i)
-    return substitute(bounds, len(network.nodes) - 1, A, relax=False), bounds
+    return substitute(bounds, Functions({len(network.nodes) - 1: A}), relax=False), bounds
 
 
-def crown(network: Network, region: Region, A: Tensor, lower: Lower = substitute) -> tuple[Tensor, Bounds]:
+def crown(
+    network: Network, region: Region, A: Tensor, lower: Lower = substitute, known: Bounds | None = None
+) -> tuple[Tensor, Bounds]:
     """The same by substitution, the boxes of activations' inputs too: each is met with that of intervals.
 
-    lower: how a linear function of a node is bounded from below."""
+    lower: how a linear function of a node is bounded from below. known: of the same rows, whose boxes are met too."""
     bounds, wanted = Bounds(network, region), set(network.bounded())
     for i in range(len(network.nodes)):
-        exact = bounds.reach(i)
+        exact = bounds.reach(i, known)
         if i in wanted and not exact:
             tighten(bounds, i, lower)
-    found = torch.cat([lower(bounds, len(network.nodes) - 1, part) for part in A.split(chunk(bounds, len(A)), 1)], 1)
+    parts = A.split(chunk(bounds, len(A)), 1)
+    found = torch.cat([lower(bounds, Functions({len(network.nodes) - 1: part})) for part in parts], 1)
     return found, bounds
 
 
 def alpha_crown(network: Network, region: Region, A: Tensor, ascent: Ascent = Ascent()) -> tuple[Tensor, Bounds]:
-    """The same with every slope optimised."""
+    """CROWN, then with every slope optimised what that leaves at 0 or below, of the entries that it leaves bent."""
 
-    def lower(bounds: Bounds, start: int, A: Tensor) -> Tensor:
-        return optimised(bounds, start, A, ascent)
+    def lower(bounds: Bounds, functions: Functions) -> Tensor:
+        return optimised(bounds, functions, ascent)
 
-    return crown(network, region, A, lower)
+    found, bounds = crown(network, region, A)
+    left = (found <= 0).any(1).nonzero()[:, 0]
+    if len(left) == 0:
+        return found, bounds
+    better, narrow = crown(network, region.rows(left), A[left], lower, bounds.rows(left))
+    found[left] = torch.maximum(found[left], better)
+    bounds.put(left, narrow)
+    return found, bounds
 
 
 def chunk(bounds: Bounds, rows: int) -> int:
@@ -80,7 +90,7 @@ def tighten(bounds: Bounds, i: int, lower: Lower) -> None:
     is nearer to 0, then on the other where that did not settle it."""
     users = [node.operator for node in bounds.network.nodes if i in node.inputs]
     bending = [user for user in users if isinstance(user, Activation)]
-    shape, shared = bounds.network.nodes[i].shape, linear_until(bounds.network, i)
+    shape = bounds.network.nodes[i].shape
     for first in (True, False):
         box = bounds.boxes[i]
         loose = torch.stack([user.loose(box) for user in bending]).any(0).flatten(1)
@@ -88,29 +98,22 @@ def tighten(bounds: Bounds, i: int, lower: Lower) -> None:
             below = (box.center >= 0).flatten(1)
         low, high = box.lower.flatten(1), box.upper.flatten(1)
         for sign, wanted in ((1.0, loose & (below == first)), (-1.0, loose & (below != first))):
-            if not wanted.any():
-                continue
-            for entries in _entries(wanted, shared).split(chunk(bounds, 1 if shared else len(low)), 1):
-                A = torch.zeros(*entries.shape, low.shape[1], dtype=low.dtype, device=low.device)
-                found = sign * lower(bounds, i, A.scatter_(2, entries.unsqueeze(2), sign).unflatten(2, shape))
-                side, meet = (low, torch.maximum) if sign > 0 else (high, torch.minimum)
-                entries = entries.expand(len(low), -1)
-                met = side.scatter(1, entries, meet(side.gather(1, entries), found))
-                low, high = (met, high) if sign > 0 else (low, met)
+            for block in wanted.any(0).nonzero()[:, 0].split(8 * chunk(bounds, 1)):
+                A = torch.zeros(1, len(block), low.shape[1], dtype=low.dtype, device=low.device)
+                A[0, torch.arange(len(block)), block] = sign
+                functions = carry(bounds, Functions({i: A.unflatten(2, shape)}))
+                for pick in places(wanted[:, block]).split(chunk(bounds, len(low)), 1):
+                    found = sign * lower(bounds, functions._replace(pick=pick))
+                    side, meet, entries = (low, torch.maximum, block[pick]) if sign > 0 else (high, torch.minimum, block[pick])
+                    met = side.scatter(1, entries, meet(side.gather(1, entries), found))
+                    low, high = (met, high) if sign > 0 else (low, met)
         bounds.boxes[i] = Box(low.unflatten(1, shape), high.unflatten(1, shape))
 
 
-def _entries(wanted: Tensor, shared: bool) -> Tensor:
-    """[rows or 1, S]: which entries of a node to bound, padded with some that were not asked for."""
-    if shared:
-        return wanted.any(0).nonzero()[:, 0].unsqueeze(0)
+def places(wanted: Tensor) -> Tensor:
+    """[rows, S]: where wanted [rows, entries] is true, padded with some places where it is not."""
     order = wanted.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     return order[:, : int(wanted.sum(1).max())]
-
-
-def linear_until(network: Network, i: int) -> bool:
-    """Whether no activation lies between the input and node i."""
-    return all(not isinstance(network.nodes[j].operator, Activation) for j in ancestors(network, i))
 
 
 def ancestors(network: Network, i: int) -> Iterator[int]:
@@ -125,20 +128,21 @@ def ancestors(network: Network, i: int) -> Iterator[int]:
                 waiting.append(k)
 
 
-def optimised(bounds: Bounds, start: int, A: Tensor, ascent: Ascent) -> Tensor:
+def optimised(bounds: Bounds, functions: Functions, ascent: Ascent) -> Tensor:
     """[rows, S] as `substitute`, at the best slopes that gradient ascent finds; each of S has its own. Never below CROWN's."""
-    bent = [j for j in ancestors(bounds.network, start) if j in bounds.relaxed and bool(bounds.relaxed[j].loose.any())]
+    plain = substitute(bounds, functions)
+    within = {j for start in functions.coefficients for j in ancestors(bounds.network, start)}
+    bent = [j for j in sorted(within) if j in bounds.relaxed and bool(bounds.relaxed[j].loose.any())]
     if not bent:
-        return substitute(bounds, start, A)
-    rows, count = len(bounds.region.box.lower), A.shape[1]
-    alphas = {j: bounds.relaxed[j].alpha.expand(rows, count, *bounds.network.nodes[j].shape).clone() for j in bent}
-    best = substitute(bounds, start, A, alphas, sound=False)
+        return plain
+    alphas = {j: bounds.relaxed[j].alpha.expand(*plain.shape, *bounds.network.nodes[j].shape).clone() for j in bent}
+    best = torch.full_like(plain, -torch.inf)
     kept = {j: alpha.clone() for j, alpha in alphas.items()}
     leaves = [alpha.requires_grad_() for alpha in alphas.values()]
     adam = torch.optim.Adam(leaves, lr=ascent.lr, maximize=True)
     for _ in range(ascent.steps):
         with torch.enable_grad():
-            found = substitute(bounds, start, A, alphas, sound=False)
+            found = substitute(bounds, functions, alphas, sound=False)
             gradients = torch.autograd.grad(found.sum(), leaves)
         better = found.detach() > best
         best = torch.where(better, found.detach(), best)
@@ -152,7 +156,7 @@ def optimised(bounds: Bounds, start: int, A: Tensor, ascent: Ascent) -> Tensor:
         with torch.no_grad():
             for leaf in leaves:
                 leaf.clamp_(0, 1)
-    return torch.maximum(substitute(bounds, start, A, kept), substitute(bounds, start, A))
+    return torch.maximum(plain, substitute(bounds, functions, kept))
 
 
 def _like(flags: Tensor, wide: Tensor) -> Tensor:

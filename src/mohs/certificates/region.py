@@ -62,7 +62,7 @@ def dot(A: Tensor, v: Tensor, sound: bool = False) -> Tensor:
     A, v = A.flatten(2), v.flatten(1)
     if len(A) == 1:
         return v @ A[0].t()
-    return A @ v[0] if len(v) == 1 else torch.bmm(A, v.unsqueeze(2)).squeeze(2)
+    return A @ v[0] if len(v) == 1 else torch.stack([a @ w for a, w in zip(A, v, strict=True)])  # several times as fast as bmm
 
 
 def summed(shape: Sequence[int]) -> int:
