@@ -33,9 +33,10 @@ class Certificate(Settings):
             parts = [self.lower(network, region.rows(part), y[part])[0] for part in torch.arange(len(y)).split(ROWS)]
         return torch.cat(parts)
 
-    def least(self, network: Network, region: Region, aim: Aim) -> Tensor:
-        """[n]: the least of `bound` over the classes that the aim allows; above 0, no input of the region reaches its goal."""
-        found = self.bound(network, region, aim.y)
+    def least(self, network: Network, threat: Threat, x: Tensor, aim: Aim) -> Tensor:
+        """[n]: the least of `bound` around examples x [n, *input] over the classes that the aim allows; above 0, no input of the
+        threat reaches its goal."""
+        found = self.bound(network, region_of(threat, x.to(network.dtype)), aim.y)
         if aim.target is None:
             return found.amin(1)
         at = aim.target - (aim.target > aim.y).long()
@@ -60,7 +61,7 @@ class Certificate(Settings):
         found = as_model(model, x, threat.bounds)
         threat = threat.facing(found)
         network = network_of(found, x)
-        return self.bound(network, region_of(threat, x), y)
+        return self.bound(network, region_of(threat, x.to(network.dtype)), y)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from mohs.certificates import affine
 from mohs.certificates.activations import ELU, GELU, RELU, SIGMOID, SILU, TANH, LeakyReLU, softplus
-from mohs.certificates.operators import Affine, Concat, Input, Operator, Sum
+from mohs.certificates.operators import Activation, Concat, Input, Operator, Sum
 from mohs.errors import ModelError
 from mohs.models import Model, TorchModel
 
 aten = torch.ops.aten
 AGREE = 1e-4  # of the scale of the logits: graph and model may differ by so much
 TRACED = 2  # rows that a network is traced with
+DEEP = 6  # activations one after the other from which on what rounding in float32 may add up to costs proofs
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes in order: the first is the input, the last are the logits [rows, classes]."""
+    """Nodes in order: the first is the input, the last are the logits [rows, classes]. dtype: what it computes in."""
 
     nodes: tuple[Node, ...]
+    dtype: torch.dtype = torch.float32
 
     @property
     def classes(self) -> int:
@@ -49,9 +51,17 @@ class Network:
             values.append(node.operator.forward(*(values[i] for i in node.inputs)))
         return values[-1]
 
+    @property
+    def depth(self) -> int:
+        """The most activations one after the other."""
+        depth: list[int] = []
+        for node in self.nodes:
+            depth.append(max((depth[i] for i in node.inputs), default=0) + isinstance(node.operator, Activation))
+        return depth[-1]
+
     def bounded(self) -> list[int]:
         """The nodes whose boxes matter: those that go into an activation."""
-        users = [node for node in self.nodes if not isinstance(node.operator, Affine | Concat | Sum | Input)]
+        users = [node for node in self.nodes if isinstance(node.operator, Activation)]
         return sorted({i for node in users for i in node.inputs})
 
 
@@ -62,18 +72,22 @@ class Unsupported(ModelError):
 def network_of(model: Model, x: Tensor) -> Network:
     """The network behind a model's logits, traced on examples x [n, *input] in the model's bounds.
 
-    Of a model that gives probabilities, the logits before the last softmax or sigmoid, which rank the classes alike; one that
-    gives a margin z gets the logits (0, z). Raises ModelError for what is not a deterministic torch module, and Unsupported,
-    which names the first operator that no bound covers.
+    In float32, or in float64 where the network is deep. Of a model that gives probabilities, the logits before the last softmax
+    or sigmoid, which rank the classes alike; one that gives a margin z gets the logits (0, z). Raises ModelError for what is
+    not a deterministic torch module, and Unsupported, which names the first operator that no bound covers.
     """
     if not isinstance(model, TorchModel) or isinstance(model.module, torch.jit.ScriptModule):
         raise ModelError(f"{model.name} cannot be certified: bounds are computed of torch modules and .pt2 files")
     if model.random:
         raise ModelError(f"{model.name} is random: a bound of a network that draws says nothing; take out what draws")
-    network = trace(model.module, x, rows=model.batch or TRACED, ranking=model.outputs == "probabilities")
+    rows, ranking = model.batch or TRACED, model.outputs == "probabilities"
+    network = trace(model.module, x, rows=rows, ranking=ranking)
+    if network.depth >= DEEP and (exact := model.double()) is not None:
+        network = trace(exact.module, x.double(), rows=rows, ranking=ranking)
     if network.classes == 1 and model.outputs != "logits":
-        weight = torch.tensor([[0.0], [1.0]]).to(x)
-        network = Network((*network.nodes, Node(affine.linear(weight), (len(network.nodes) - 1,), (2,))))
+        weight = torch.tensor([[0.0], [1.0]], dtype=network.dtype, device=x.device)
+        nodes = (*network.nodes, Node(affine.linear(weight), (len(network.nodes) - 1,), (2,)))
+        network = replace(network, nodes=nodes)
     return network
 
 
@@ -129,7 +143,7 @@ class _Builder:
         out = env[end] if isinstance(end, fx.Node) else None
         if not isinstance(out, _Ref) or out.sample.ndim != 2:
             raise ModelError("the model's output should be one tensor [rows, classes] that depends on its input")
-        return Network(tuple(self.nodes[: out.node + 1]))
+        return Network(tuple(self.nodes[: out.node + 1]), out.sample.dtype)
 
     def _call(self, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         target = node.target

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mohs import attacks, certificates
 from mohs.certificates.graph import Network, network_of
-from mohs.certificates.region import region_of
 from mohs.data import Examples
 from mohs.engine.plan import Plan, StagePlan
 from mohs.ledger import Outcome, Status
@@ -112,7 +111,7 @@ class Worker:
         started = time.perf_counter()
         certificate, threat = certificates.made(stage.certificate), self.threats[unit.threat]
         aim = goal.aim(y, self.prepared.judge.reference(x), Stream.of(self.plan.seed, ids))
-        least = certificate.least(self.network, region_of(threat, x), aim)
+        least = certificate.least(self.network, threat, x, aim)
         proved = least > 0
         n, why = len(x), f"{stage.name} proves nothing: its bound of the margin is not above 0"
         outcome = Outcome(
@@ -121,7 +120,7 @@ class Worker:
             point=x.cpu(),
             adversarial=x.cpu(),
             distance=torch.full((n,), torch.inf, dtype=torch.float64),
-            margin=-least.cpu(),
+            margin=-least.float().cpu(),
             label=torch.full((n,), -1),
             hits=torch.zeros(n, dtype=torch.int64),
             trials=torch.zeros(n, dtype=torch.int64),
