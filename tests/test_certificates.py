@@ -29,7 +29,7 @@ from mohs.threat import parse_threat
 from tests.small import Linear, labelled, network
 from tests.test_cli import Mohs, command_line
 
-METHODS = {"interval": interval, "crown": crown, "alpha-crown": partial(alpha_crown, ascent=Ascent(steps=8))}
+METHODS = {"interval": interval, "crown": crown, "alpha-crown": partial(alpha_crown, ascent=Ascent(steps=4))}
 THREATS = ("linf:0.1", "l2:0.5", "l1:1.5")
 
 
