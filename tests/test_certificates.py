@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 import mohs
 from mohs import certificates
-from mohs.certificates.backward import Bounds
+from mohs.certificates.backward import Bounds, Functions, substitute
 from mohs.certificates.crown import Ascent, alpha_crown, crown, interval, margins
 from mohs.certificates.graph import Network, Unsupported, network_of, trace
-from mohs.certificates.operators import Activation, Box
+from mohs.certificates.operators import Activation, Box, gamma
 from mohs.certificates.region import Region, region_of
 from mohs.errors import Contradiction, ModelError, Refused, RequestError, UnknownName
 from mohs.models import as_model
@@ -212,6 +212,20 @@ def test_float32_is_outside_of_float64(name: str, method: str) -> None:
         for i in range(len(net.nodes)) if method == "interval" else ():  # which entries CROWN tightens hangs on rounding
             assert bool((a.boxes[i].lower.double() <= b.boxes[i].lower + 1e-12).all())
             assert bool((a.boxes[i].upper.double() >= b.boxes[i].upper - 1e-12).all())
+
+
+def test_rounding_is_charged_at_every_product() -> None:
+    """Two affine layers, so that nothing is bent: what is taken off is at least the worst rounding of the layers' products."""
+    module = seeded(lambda: nn.Sequential(nn.Linear(6, 40), nn.Linear(40, 3)))
+    x = torch.rand(2, 6, generator=torch.Generator().manual_seed(0))
+    net, A = trace(module, x), margins(3, torch.tensor([0, 1]), x.dtype)
+    _, bounds = crown(net, region_of(parse_threat("linf:0.1"), x), A)
+    charged = (substitute(bounds, Functions({2: A}), sound=False) - substitute(bounds, Functions({2: A}))).double()
+    due = sum(
+        gamma(layer.weight.shape[0], x.dtype) * torch.einsum("bsk,bk->bs", rows.abs(), bounds.flows[i])
+        for i, layer, rows in ((2, module[1], A), (1, module[0], A @ module[1].weight))
+    )
+    assert bool((charged >= due.double()).all())  # type: ignore[union-attr]
 
 
 def test_a_deep_network_is_bounded_in_float64() -> None:
