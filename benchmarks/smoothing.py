@@ -19,8 +19,8 @@ from scipy.stats import binomtest, norm
 from torch import Tensor, nn
 
 from benchmarks.cases import case
-from mohs.certify.radii import smoothing
-from mohs.certify.smoothing import AtRadius, Fixed, certify_points
+from mohs.certificates.radii import smoothing
+from mohs.certificates.smoothing import AtRadius, Fixed, certify_points
 from mohs.models import Prepared, as_model, prepare
 
 IMAGES, TURNS, ALPHA, BATCH = 4, 3, 0.001, 128

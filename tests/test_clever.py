@@ -12,8 +12,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from mohs.certify.clever import clever, clever_points, in_ball, location
-from mohs.certify.lipschitz import network_bound, spectral_norm
+from mohs.certificates.clever import clever, clever_points, in_ball, location
+from mohs.certificates.lipschitz import network_bound, spectral_norm
 from mohs.errors import ModelError, RequestError, ThreatError
 from mohs.models import as_model, prepare
 from tests.small import Linear, labelled, network

@@ -429,7 +429,7 @@ def test_json_holds_every_number_and_no_nan(verdict: Verdict, tmp_path: Path) ->
 def test_the_table_has_a_row_a_case(verdict: Verdict) -> None:
     rows = table(verdict)
     assert rows.num_rows == sum(found.score.n for found in verdict.threats) == 256
-    assert rows.schema.names == ["id", "threat", "goal", "y", "status", "by", "label", "distance"]
+    assert rows.schema.names == ["id", "threat", "goal", "y", "status", "by", "label", "distance", "proved"]
     robust = sum(found.score.robust for found in verdict.threats)
     assert rows["status"].to_pylist().count("robust") == robust
     assert set(rows["goal"].to_pylist()) == {"untargeted"}

@@ -14,10 +14,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from mohs.attacks import PGD
-from mohs.certify import confidence
-from mohs.certify.radii import smoothing
-from mohs.certify.sampling import Sampler
-from mohs.certify.smoothing import AtRadius, Fixed, certify, certify_points, denoised, select
+from mohs.certificates import confidence
+from mohs.certificates.radii import smoothing
+from mohs.certificates.sampling import Sampler
+from mohs.certificates.smoothing import AtRadius, Fixed, certify, certify_points, denoised, select
 from mohs.defend import SmoothedModel
 from mohs.defend.noise import NOISES
 from mohs.defend.smooth import votes_needed

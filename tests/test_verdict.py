@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from mohs.errors import Contradiction
 from mohs.store import Run
 from mohs.store.verdict import Score, ThreatVerdict, Verdict, verdict_of, wilson
 from tests.hand_made import make_run, row, spec, stage, threat
@@ -126,9 +127,24 @@ def test_a_row_to_which_a_stage_does_not_apply_needs_another_that_does(tmp_path:
     assert [s.tried for s in found.stages] == [1, 0]
 
 
-def test_a_proof_is_enough_and_a_success_refutes_it(tmp_path: Path) -> None:
-    rows = [row(i, -1, "survived") for i in range(2)] + [row(i, 0, "proved") for i in range(2)] + [row(1, 1, "broken")]
-    assert only(judge(tmp_path, 2, rows)).status.tolist() == ["robust", "broken"]
+def test_a_proof_is_enough(tmp_path: Path) -> None:
+    """What a certificate leaves open is robust where it withstood the attacks, and open all the same."""
+    stages = [stage("crown", kind="prove"), stage("a")]
+    rows = [row(i, -1, "survived") for i in range(3)] + [row(0, 0, "proved")]
+    rows += [row(i, 0, "undecided") for i in (1, 2)] + [row(1, 1, "survived"), row(2, 1, "broken")]
+    found = only(judge(tmp_path, 3, rows, threat(stages=stages)))
+    assert found.status.tolist() == ["robust", "robust", "broken"]
+    assert found.proved.tolist() == [True, False, False]
+    assert found.certified == Score(1, 1, 3)
+    assert found.score == Score(2, 0, 3)
+    assert found.open.tolist() == [1]
+
+
+def test_proved_and_broken_at_once_is_a_fault(tmp_path: Path) -> None:
+    rows = [row(i, -1, "survived") for i in range(2)] + [row(i, 0, "proved") for i in range(2)]
+    assert only(judge(tmp_path / "a", 2, [*rows, row(1, 1, "broken", distance=1.0)])).status.tolist() == ["robust", "robust"]
+    with pytest.raises(Contradiction, match="attacked: 1"):
+        judge(tmp_path / "b", 2, [*rows, row(1, 1, "broken")])
 
 
 def test_a_measured_success_counts_inside_the_budget_only(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mohs import attacks
     from mohs.auditing import Result, audit, resume
+    from mohs.certifying import certify
     from mohs.crafting import universal
     from mohs.curving import curve
     from mohs.detecting import Detected, detect
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "mohs.auditing": ("Result", "audit", "resume"),
+    "mohs.certifying": ("certify",),
     "mohs.crafting": ("universal",),
     "mohs.curving": ("curve",),
     "mohs.detecting": ("Detected", "detect"),
@@ -63,6 +65,7 @@ __all__ = [
     "TorchModel",
     "attacks",
     "audit",
+    "certify",
     "curve",
     "detect",
     "diagnose",

@@ -22,9 +22,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from mohs import attacks
+from mohs import attacks, certificates
 from mohs.data import Examples, load_data
 from mohs.defend.table import defended, shown
+from mohs.engine.certified import NAME as CERTIFY
+from mohs.engine.certified import certified, certifying
 from mohs.engine.curves import CURVE
 from mohs.engine.execute import Progress, execute
 from mohs.engine.executors import most_processes
@@ -93,6 +95,8 @@ class Request(BaseModel):
     rate: float | None = Field(default=None, gt=0)
     i_am_authorised: bool = False
     adapt: bool = False
+    certify: bool = False
+    method: str = "crown"
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,9 @@ def make_job(
     if request.attacks:
         profile = joined(profile, [attacks.parse(text) for text in request.attacks])
     goals = _goals(parse_goal(request.goal), subject)
+    if request.certify:
+        for threat in bound.values():
+            certificates.make(request.method).check(threat, goals[0], subject, examples.x[:2])
     processes = 1 if request.compile else most_processes(subject, torch.get_num_threads(), request.rows)
     with threads(1 if processes > 1 else torch.get_num_threads()):  # bits depend on it: prepared as it will be used
         prepared = replace(prepare(subject, examples.x[:8], rows=request.rows, compile=request.compile), blinding=blinding)
@@ -410,7 +417,8 @@ def command(request: Request) -> str:
     """The command line that asks for the same."""
     import shlex
 
-    words = ["mohs", "probe" if request.profile == PROBE else "audit", request.model, "--data", request.data]
+    own = request.profile in (PROBE, CERTIFY)
+    words = ["mohs", request.profile if own else "audit", request.model, "--data", request.data]
     for threat in request.threats:
         words += ["--threat", threat]
     for other in request.surrogates:
@@ -418,7 +426,7 @@ def command(request: Request) -> str:
     lists = {"defences": "with", "attacks": "attack", "require": "require", "confident": "confident"}
     for name in sorted(request.model_fields_set - {"model", "data", "threats", "surrogates", *lists}):
         value = getattr(request, name)
-        if (name, value) == ("profile", PROBE):
+        if own and name in ("profile", "certify"):
             continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -550,8 +558,11 @@ def _profile(request: Request) -> Profile:
         raise RequestError(f"{what} is one battery, fixed: attacks of your own go beside the profiles of `mohs audit`")
     if request.profile == PROBE:
         return probing(request.queries or QUERIES, aided=bool(request.surrogates))
+    if request.profile == CERTIFY:
+        return certifying(certificates.make(request.method))
     profile = CURVE if request.profile == CURVE.name else find_profile(request.profile)
-    return transferred(profile) if request.surrogates else profile
+    profile = transferred(profile) if request.surrogates else profile
+    return certified(profile, certificates.make(request.method)) if request.certify else profile
 
 
 def load_surrogate(model: AnyModel, x: Tensor, request: Request) -> Model:

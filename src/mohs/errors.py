@@ -9,7 +9,8 @@ MohsError
 │   ├── Refused           an attack asked for what the threat or the model does not grant
 │   ├── Missing           an optional package is not installed
 │   └── RunError          a run folder that cannot be used
-└── RunFailed             the run itself failed and can be resumed         exit code 3
+├── RunFailed             the run itself failed and can be resumed         exit code 3
+└── Contradiction         an example is proved safe and was attacked: a fault of mohs, exit code 3
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class RunError(RequestError):
 
 class RunFailed(MohsError):
     """The run failed (disk full, worker lost); what was committed is kept and `mohs resume` goes on."""
+
+
+class Contradiction(MohsError):
+    """An example is proved safe and attacked at once, which cannot be: a bound or a judgement is wrong."""
 
 
 class UnknownName(RequestError):

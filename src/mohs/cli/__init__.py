@@ -32,6 +32,7 @@ COMMANDS = (
     "universal",
     "defend",
     "detect",
+    "certify",
     "smooth",
     "clever",
     "layers",

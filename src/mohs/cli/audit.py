@@ -38,6 +38,10 @@ def command(
         ),
     ] = None,
     with_: options.With = None,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Prove what can be proved first: it is not attacked, and what is neither is listed.")
+    ] = False,
+    method: options.Method = "crown",
     limit: options.Limit = None,
     seed: options.Seed = 0,
     bounds: options.Bounds = "0,1",
@@ -83,6 +87,8 @@ def command(
         "profile": profile,
         "attacks": attack or [],
         "defences": with_ or [],
+        "certify": certify,
+        "method": method,
         "goal": goal,
         "limit": limit,
         "seed": seed,

@@ -14,7 +14,7 @@ from rich.table import Table
 from mohs.cli import options
 
 if TYPE_CHECKING:
-    from mohs.certify.clever import Estimates
+    from mohs.certificates.clever import Estimates
 
 HELP = "Estimate how near the nearest wrong input is, from gradients around each example (CLEVER). No certificate."
 EXAMPLE = "Example: `mohs clever model.pt2 --data test.npz --norm l2 --limit 32`"
@@ -47,7 +47,7 @@ def command(
     ] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs.certify.clever import clever
+    from mohs.certificates.clever import clever
     from mohs.cli.show import counting, errors
 
     folder = out or Path("runs") / f"clever-{datetime.now():%Y%m%d-%H%M%S-%f}"

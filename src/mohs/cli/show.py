@@ -78,11 +78,12 @@ def finish(run: Run, verdict: Verdict, as_json: bool, require: list[str], confid
         console = Console()
         console.print(summary(verdict))
         for line in requirements:
-            console.print(_line(line))
+            console.print(verdict_line(line))
         console.print(f"report: {report}", soft_wrap=True, highlight=False)
     return 0 if all(line.met for line in requirements) else 1
 
 
-def _line(requirement: Requirement) -> str:
+def verdict_line(requirement: Requirement) -> str:
+    """A line of a policy, and whether it is met."""
     said = "[green]met[/]" if requirement.met else "[red]not met[/]"
     return f"{said}: {requirement.text} (measured {requirement.value:.4g})"

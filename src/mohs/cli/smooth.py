@@ -14,7 +14,7 @@ from rich.table import Table
 from mohs.cli import options
 
 if TYPE_CHECKING:
-    from mohs.certify.smoothing import Smoothed
+    from mohs.certificates.smoothing import Smoothed
 
 HELP = "Certify a model by its votes under noise (randomised smoothing): no change within a radius moves the smoothed class."
 EXAMPLE = "Example: `mohs smooth model.pt2 --data test.npz --sigma 0.25 --radius 0.25,0.5 --samples 10000`"
@@ -52,7 +52,7 @@ def command(
     ] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs.certify.smoothing import certify
+    from mohs.certificates.smoothing import certify
     from mohs.cli.show import counting, errors
     from mohs.threat.grammar import number
 

@@ -20,7 +20,8 @@ POINTS = 12  # tensors of the size of the cohort that an attack holds at its wid
 
 @dataclass(frozen=True)
 class StageCost:
-    """At most so much: as if no example fell before this stage."""
+    """At most so much: as if no example fell before this stage. Stages that prove are left out: what a bound costs shows when
+    it is computed."""
 
     threat: str
     stage: str
@@ -57,7 +58,7 @@ def _estimate(plan: Plan, prepared: Prepared, x: Tensor) -> Estimate:
     stages = []
     for threat in plan.threats:
         for stage in threat.stages:
-            if stage.inapplicable is None:
+            if stage.inapplicable is None and stage.certificate is None:
                 passes = [attacks.make(spec).passes(prepared.judge.model.classes) for spec in stage.attacks]
                 f, b = (plan.n * plan.draws * sum(column) for column in zip(*passes, strict=True))
                 stages.append(StageCost(threat.text, stage.name, f, b, (f * forward + b * backward) / plan.processes))

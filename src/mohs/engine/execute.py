@@ -43,11 +43,12 @@ class Cases:
 
     applies: np.ndarray
     broken: np.ndarray
+    proved: np.ndarray
     margin: np.ndarray
 
     @staticmethod
     def unseen(n: int) -> Cases:
-        return Cases(np.ones(n, bool), np.zeros(n, bool), np.full(n, -np.inf))
+        return Cases(np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool), np.full(n, -np.inf))
 
     def learn(self, positions: np.ndarray, table: pa.Table, threat: Threat) -> None:
         status = table["status"].to_numpy(zero_copy_only=False)
@@ -55,11 +56,12 @@ class Cases:
         self.applies[positions[status == Status.INAPPLICABLE]] = False
         inside = distance <= threat.epsilon * (1 + 1e-6) + threat.rounding()
         self.broken[positions[(status == Status.BROKEN) & inside]] = True
+        self.proved[positions[status == Status.PROVED]] = True
         self.margin[positions] = table["margin"].to_numpy(zero_copy_only=False)
 
     @property
     def open(self) -> np.ndarray:
-        standing: np.ndarray = self.applies & ~self.broken
+        standing: np.ndarray = self.applies & ~self.broken & ~self.proved
         return standing
 
 
@@ -81,11 +83,12 @@ def execute(run: Run, prepared: Prepared, threats: list[Threat], data: Examples)
                     clean[goal],
                     applies=clean[goal].applies.copy(),
                     broken=clean[goal].broken.copy(),
+                    proved=clean[goal].proved.copy(),
                     margin=clean[goal].margin.copy(),
                 )
                 for s, stage in enumerate(plan.threats[t].stages):
                     if stage.inapplicable is None:
-                        rows = np.flatnonzero(cases.open if stage.kind == "decide" else clean[goal].open)
+                        rows = np.flatnonzero(clean[goal].open if stage.kind == "measure" else cases.open)
                         if stage.closest_first:
                             rows = rows[np.argsort(-cases.margin[rows], kind="stable")]
                         yield from driver.stage(Unit(t, goal, s, 0), stage, rows, cases)
@@ -108,7 +111,7 @@ class Driver:
         """One stage, or the clean inputs, over its rows."""
         threat = self.threats[first.threat] if stage else self.threats[0]
         text, name = (self.plan.threats[first.threat].text, stage.name) if stage else ("", "clean")
-        width = max(attacks.make(spec).width(threat) for spec in stage.attacks) if stage else 1
+        width = max((attacks.make(spec).width(threat) for spec in stage.attacks), default=1) if stage else 1
         units = {first._replace(chunk=number): chunk for number, chunk in enumerate(self._chunks(rows, width))}
         done = 0
 
@@ -116,7 +119,8 @@ class Driver:
             nonlocal done
             done += 1
             cases.learn(units[unit], table, threat)
-            return Progress(text, name, done, len(units), int(cases.open.sum()), int(cases.applies.sum()), resumed)
+            standing = int((cases.applies & ~cases.broken).sum())
+            return Progress(text, name, done, len(units), standing, int(cases.applies.sum()), resumed)
 
         todo = []
         for unit in units:

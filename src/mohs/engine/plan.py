@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from mohs import attacks
+from mohs import attacks, certificates
 from mohs.engine.profiles import Profile, Step
 from mohs.errors import Refused, RequestError
 from mohs.models import Model, Prepared
@@ -19,7 +19,8 @@ LEAST_COHORT = 32  # examples: with fewer in lockstep, what a step costs beside 
 
 
 class StagePlan(BaseModel):
-    """attacks: specs. inapplicable: why the stage is not run, else None. closest_first: units by falling margin."""
+    """attacks: specs. certificate: of a stage that proves. inapplicable: why the stage is not run, else None. closest_first:
+    units by falling margin."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
@@ -28,6 +29,7 @@ class StagePlan(BaseModel):
     inapplicable: str | None = None
     note: str | None = None
     closest_first: bool = False
+    certificate: dict[str, Any] | None = None
 
 
 class ThreatPlan(BaseModel):
@@ -104,8 +106,9 @@ def make_plan(
 
 def _threat(text: str, threat: Threat, profile: Profile, goal: Goal, model: Model) -> ThreatPlan:
     stages = [_stage(step, threat, goal, model) for step in profile.compose(threat, model)]
-    if all(stage.inapplicable for stage in stages if stage.kind == "decide"):
-        reasons = "; ".join(f"{stage.name}: {stage.inapplicable}" for stage in stages if stage.kind == "decide")
+    deciding = [stage for stage in stages if stage.kind == "decide"]
+    if all(stage.inapplicable for stage in deciding) and not (stages and not deciding):
+        reasons = "; ".join(f"{stage.name}: {stage.inapplicable}" for stage in deciding)
         raise RequestError(f"no attack of `{profile.name}` can be run against {text}: {reasons}")
     return ThreatPlan(
         text=text,
@@ -128,5 +131,11 @@ def _stage(step: Step, threat: Threat, goal: Goal, model: Model) -> StagePlan:
         reason = str(refusal)
     specs = [{"attack": attacks.name_of(attack), **attack.spec()} for attack in step.attacks]
     return StagePlan(
-        name=step.name, kind=step.kind, attacks=specs, inapplicable=reason, note=step.note, closest_first=step.closest_first
+        name=step.name,
+        kind=step.kind,
+        attacks=specs,
+        inapplicable=reason,
+        note=step.note,
+        closest_first=step.closest_first,
+        certificate=None if step.certificate is None else certificates.spec_of(step.certificate),
     )

@@ -1,7 +1,7 @@
 """Profiles: named, versioned batteries. Every printed number is stamped with one.
 
-A `decide` stage is run on the examples that earlier stages left standing; a `measure` stage on all, for the distances
-of the robustness curve.
+A `decide` stage is run on the examples that earlier stages left standing; a `prove` stage too, and what it proves is attacked by
+none of them; a `measure` stage on all, for the distances of the robustness curve.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from mohs.attacks.spatial.stadv import StAdv
 from mohs.attacks.spatial.wasserstein import WassersteinDual
 from mohs.attacks.spatial.worst_of_k import WorstOfK
 from mohs.attacks.transfer.noisy_copies import NoisyCopies
+from mohs.certificates import Certificate
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import Loss, cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Model
@@ -57,7 +58,8 @@ from mohs.threat import (
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a profile: attacks run one after the other on the same rows. closest_first: in units by falling margin of
+    """One stage of a profile: attacks run one after the other on the same rows; or, of kind `prove`, a certificate.
+    closest_first: in units by falling margin of
     the attempts before, so that a limit of time cuts off what is least likely to fall."""
 
     name: str
@@ -65,6 +67,7 @@ class Step:
     kind: str = "decide"
     note: str | None = None
     closest_first: bool = False
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -13,7 +13,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mohs import attacks
+from mohs import attacks, certificates
+from mohs.certificates.graph import Network, network_of
 from mohs.data import Examples
 from mohs.engine.plan import Plan, StagePlan
 from mohs.ledger import MARKS, Outcome, Status
@@ -63,7 +64,8 @@ class Worker:
             table, examples = self._fit(partial(self._clean, task, goal))
         else:
             stage = self.plan.threats[task.unit.threat].stages[task.unit.stage]
-            table, examples = self._fit(partial(self._attack, task, stage, goal))
+            work = self._attack if stage.certificate is None else self._prove
+            table, examples = self._fit(partial(work, task, stage, goal))
         return Done(table, examples, self.prepared.judge.rows)
 
     def _clean(self, task: Task, goal: Goal) -> tuple[pa.Table, Arrays]:
@@ -85,25 +87,44 @@ class Worker:
         for i, lapse in zip(silent.tolist(), self.prepared.judge.model.lapse(x[silent]), strict=True):
             kind, _, reasons[i] = lapse.partition(": ")
             status[i] = Status(kind)
-        n = len(x)
-        outcome = Outcome(
+        outcome = _unattacked(
+            x,
+            time.perf_counter() - started,
             status=status,
             reason=reasons,
-            point=x.cpu(),
-            adversarial=x.cpu(),
             distance=torch.where(broken, 0.0, torch.inf).double().cpu(),
             margin=verdict.margin.cpu(),
             label=verdict.label.cpu(),
             hits=verdict.hits.cpu(),
             trials=verdict.trials.cpu(),
             queries=verdict.trials.cpu() + 1,
-            queries_to_success=torch.full((n,), -1),
             forwards=verdict.trials.cpu() + 1,
-            backwards=torch.zeros(n, dtype=torch.int64),
-            seconds=torch.full((n,), (time.perf_counter() - started) / n, dtype=torch.float64),
-            trail=torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64),
         )
         return _table(outcome, task.unit, "clean", ids, y, aim.target), {}
+
+    def _prove(self, task: Task, stage: StagePlan, goal: Goal) -> tuple[pa.Table, Arrays]:
+        """What a certificate says: proved, or left open. margin: what that of the goal comes to at most."""
+        assert stage.certificate is not None
+        unit, (x, y, ids) = task.unit, self._rows(task.positions)
+        started = time.perf_counter()
+        certificate, threat = certificates.made(stage.certificate), self.threats[unit.threat]
+        aim = goal.aim(y, self.prepared.judge.reference(x), Stream.of(self.plan.seed, ids))
+        least = certificate.least(self.network, threat, x, aim)
+        proved = least > 0
+        why = f"{stage.name} proves nothing: its bound of the margin is not above 0"
+        outcome = _unattacked(
+            x,
+            time.perf_counter() - started,
+            status=[Status.PROVED if safe else Status.UNDECIDED for safe in proved.tolist()],
+            reason=["" if safe else why for safe in proved.tolist()],
+            margin=-least.float().cpu(),
+        )
+        return _table(outcome, unit, stage.name, ids, y, aim.target), {}
+
+    @cached_property
+    def network(self) -> Network:
+        """The model as bounds see it."""
+        return network_of(self.prepared.judge.model, self.data.x[:2].float().to(self.prepared.judge.model.device))
 
     def _attack(self, task: Task, stage: StagePlan, goal: Goal) -> tuple[pa.Table, Arrays]:
         unit, (x, y, ids) = task.unit, self._rows(task.positions)
@@ -171,6 +192,23 @@ def _recall(oracle: Oracle, known: tuple[Arrays, ...], ids: Tensor) -> None:
 
 def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+
+
+def _unattacked(x: Tensor, seconds: float, **known: Any) -> Outcome:
+    """The outcome of inputs x [n, *input] as they are: what is not known is that nothing was asked and nothing found."""
+    n = len(x)
+    none = torch.zeros(n, dtype=torch.int64)
+    fields: dict[str, Any] = {
+        "point": x.cpu(),
+        "adversarial": x.cpu(),
+        "distance": torch.full((n,), torch.inf, dtype=torch.float64),
+        "label": none - 1,
+        "queries_to_success": none - 1,
+        **dict.fromkeys(("hits", "trials", "queries", "forwards", "backwards"), none),
+        "seconds": torch.full((n,), seconds / n, dtype=torch.float64),
+        "trail": torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64),
+    }
+    return Outcome(**{**fields, **known})
 
 
 def _table(outcome: Outcome, unit: Unit, name: str, ids: Tensor, y: Tensor, target: Tensor | None) -> pa.Table:

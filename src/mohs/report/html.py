@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mohs.report import classes, detection, figures, pictures, queries, words
+from mohs.report import classes, detection, figures, pictures, proofs, queries, words
 from mohs.report.page import environment, plotly, put
 from mohs.report.policy import Requirement, check
 from mohs.report.tables import broken_by
@@ -58,6 +58,7 @@ def _threat(verdict: ThreatVerdict, plan: dict[str, Any], shown: list[pictures.P
         "verdict": verdict,
         "plan": plan,
         "score": verdict.score,
+        "proofs": proofs.sentence(verdict),
         "curve": drawn,
         "sample": figures.sample(drawn),
         "matrix": figures.matrix(verdict),

@@ -37,7 +37,8 @@ def as_json(verdict: Verdict, requirements: Sequence[Requirement] = ()) -> dict[
 
 def table(verdict: Verdict) -> pa.Table:
     """One row an (example, threat, goal). distance: the least at which it was broken, inf where it never was; label: the
-    class reached, -1 where it was not broken; by: the stage that broke it first, `clean` where no attack was needed."""
+    class reached, -1 where it was not broken; by: the stage that broke it first, `clean` where no attack was needed; proved:
+    no attack can."""
     goals = np.array(verdict.run.spec["plan"]["goals"], object)
     parts = [
         pa.table(
@@ -50,6 +51,7 @@ def table(verdict: Verdict) -> pa.Table:
                 "by": pa.array(threat.by, pa.string()),
                 "label": pa.array(threat.label, pa.int32()),
                 "distance": pa.array(threat.distance, pa.float64()),
+                "proved": pa.array(threat.proved, pa.bool_()),
             }
         )
         for threat in verdict.threats
@@ -94,6 +96,7 @@ def _threat(threat: ThreatVerdict) -> dict[str, Any]:
         "robust_error": finite(threat.robust_error),
         "median_distance": finite(float(np.median(threat.distance))) if len(broken) else None,
         "undecided_reasons": threat.reasons,
+        **({} if threat.certified is None else {"proved": _score(threat.certified), "open": threat.open.tolist()}),
         "broken_by": broken_by(threat),
         "spent": {
             "forwards": sum(stage.forwards for stage in threat.stages),

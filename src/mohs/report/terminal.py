@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mohs.report.proofs import sentence
 from mohs.report.queries import lines
 from mohs.report.tables import broken_by
 from mohs.report.words import cost, count, interval, percent, score, spent
@@ -31,7 +32,8 @@ def summary(verdict: Verdict) -> RenderableType:
         table.add_row(*(escape(cell) for cell in _row(verdict, threat)))
     costs = [Text(spent(threat)) for threat in verdict.threats] if verdict.profile.startswith("deep") else []
     asked = [Text(line) for line in lines(verdict)]
-    return Group(table, *costs, *asked, *_undecided(verdict))
+    proofs = [Text(said) for threat in verdict.threats if (said := sentence(threat)) is not None]
+    return Group(table, *proofs, *costs, *asked, *_undecided(verdict))
 
 
 def _row(verdict: Verdict, threat: ThreatVerdict) -> list[str]:

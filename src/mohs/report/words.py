@@ -115,11 +115,12 @@ def goals(texts: Sequence[str]) -> str:
 
 def stage_options(specs: Sequence[Mapping[str, Any]]) -> list[str]:
     """`apgd: steps 100, loss cross_entropy`, an attack a line."""
+    named = [(spec.get("attack") or spec.get("method", "?"), spec) for spec in specs]
     return [
-        f"{spec.get('attack', '?')}: " + ", ".join(f"{key} {value}" for key, value in spec.items() if key != "attack")
+        f"{name}: " + ", ".join(f"{key} {value}" for key, value in spec.items() if key not in ("attack", "method"))
         if len(spec) > 1
-        else str(spec.get("attack", "?"))
-        for spec in specs
+        else str(name)
+        for name, spec in named
     ]
 
 
@@ -139,6 +140,11 @@ def headline(verdict: Verdict) -> str:
     standing = threat.score.n - threat.natural
     if standing == 0:
         return "This model gets none of these examples right: there is nothing left to attack."
+    proofs = threat.certified
+    if proofs is not None and all(stage.kind == "prove" for stage in threat.stages):
+        share = percent(proofs.robust / standing)
+        what = f"{threat.stages[0].name} proves {share} of the examples this model gets right safe"
+        return f"At {threat.text} {what}: robust accuracy {sentence(threat.score)} under {verdict.profile}."
     share = percent(threat.boundary / standing)
     least = "at least " if threat.score.undecided else ""
     who = f"an adversary who {SEES.get(plan['threats'][at]['knowledge'], 'attacks it')}"

@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import pyarrow as pa
 
+from mohs.errors import Contradiction
 from mohs.store.run import Run
 
 CONFIDENCE = 0.95
@@ -69,6 +70,7 @@ class StageVerdict:
     tried: int
     broken: int
     only: int
+    proved: int
     undecided: int
     errors: int
     forwards: int
@@ -100,11 +102,26 @@ class ThreatVerdict:
     distance: np.ndarray
     status: np.ndarray  # "broken", "robust" or "undecided"
     by: np.ndarray  # the stage that broke it first; "clean" where nothing was needed
+    proved: np.ndarray  # bool: no attack can break it
     reasons: dict[str, int] = field(default_factory=dict)  # why rows are undecided
 
     @property
     def natural_error(self) -> float:
         return self.natural / self.score.n if self.score.n else math.nan
+
+    @property
+    def certified(self) -> Score | None:
+        """Robust accuracy by what is proved alone, and open what is neither proved nor broken; None where nothing was to be
+        proved."""
+        if not any(stage.kind == "prove" for stage in self.stages):
+            return None
+        proved = int(self.proved.sum())
+        return Score(proved, self.score.robust + self.score.undecided - proved, self.score.n)
+
+    @property
+    def open(self) -> np.ndarray:
+        """The ids of cases that are neither proved nor broken."""
+        return np.sort(self.ids[~self.proved & (self.status != "broken")])
 
     @property
     def boundary_error(self) -> float:
@@ -186,6 +203,13 @@ def _threat(plan: dict, rows: dict[str, np.ndarray], unseen: int) -> ThreatVerdi
     applies = np.ones(n, bool)
     applies[case[clean & (rows["status"] == "inapplicable")]] = False
     natural, hit = _any(case, clean & broken, n), _any(case, inside, n)
+    proved = _any(case, rows["status"] == "proved", n)
+    if (proved & hit).any():
+        ids = ", ".join(str(i) for i in cases[proved & hit] & ((1 << 40) - 1))
+        raise Contradiction(
+            f"at {plan['text']} examples are proved safe and were attacked: {ids}. A bound or a judgement is wrong: please "
+            "report this run"
+        )
     robust = _robust(plan, rows, case, n) & ~hit
     status = np.where(hit, "broken", np.where(robust, "robust", "undecided"))
 
@@ -214,6 +238,7 @@ def _threat(plan: dict, rows: dict[str, np.ndarray], unseen: int) -> ThreatVerdi
         distance=distance[applies],
         status=status[applies],
         by=by[applies],
+        proved=proved[applies],
         reasons=_reasons(plan, rows, case, unsettled, unseen),
     )
 
@@ -283,6 +308,7 @@ def _stage(
         tried=int((mine & (rows["status"] != "inapplicable")).sum()),
         broken=int((mine & inside).sum()),
         only=int((mine & alone).sum()),
+        proved=int((mine & (rows["status"] == "proved")).sum()),
         undecided=int((mine & (rows["status"] == "undecided")).sum()),
         errors=int((mine & (rows["status"] == "error")).sum()),
         forwards=int(total("forwards")),

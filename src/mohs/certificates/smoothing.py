@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mohs.certify import confidence
-from mohs.certify.radii import Smoothing, smoothing
-from mohs.certify.sampling import Sampler
+from mohs.certificates import confidence
+from mohs.certificates.radii import Smoothing, smoothing
+from mohs.certificates.sampling import Sampler
 from mohs.data import Examples, load_data
 from mohs.defend import Transformed
 from mohs.errors import ModelError, RequestError

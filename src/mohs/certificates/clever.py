@@ -17,7 +17,7 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor, nn
 
-from mohs.certify.lipschitz import network_bound
+from mohs.certificates.lipschitz import network_bound
 from mohs.data import Examples, load_data
 from mohs.errors import ModelError, RequestError, ThreatError
 from mohs.models import Model, Prepared, TorchModel, as_model, load_model, prepare

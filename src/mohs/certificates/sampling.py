@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mohs.certify.radii import Smoothing
+from mohs.certificates.radii import Smoothing
 from mohs.defend.noise import NOISES
 from mohs.models import Prepared
 from mohs.rng import Stream
