@@ -266,6 +266,46 @@ def smoothing() -> dict[str, Any]:
     }
 
 
+RECIPES = ("pgd", "trades", "mart", "pgd+awp", "fast", "free", "standard", "alp", "distillation", "gaussian")
+SEEDS = (0, 1, 2)
+
+
+def recipes() -> dict[str, Any]:
+    """Recipes on the embedded digits at linf:0.2. What stands in the results already is not measured again."""
+    file = RESULTS / "recipes.json"
+    cells: dict[str, Any] = json.loads(file.read_text())["cells"] if file.exists() else {}
+    for seed, name in itertools.product(SEEDS, RECIPES):
+        if f"{name} {seed}" not in cells:
+            cells[f"{name} {seed}"] = call(sys.executable, "training", "digits", name, seed)
+            keep("recipes", {"cells": cells})
+    means = {}
+    for name in RECIPES:
+        rows = [cells[f"{name} {seed}"] for seed in SEEDS]
+        keys = ("clean", "standard", "transfer", "processor_seconds")
+        means[name] = {key: sum(row[key] for row in rows) / len(rows) for key in keys}
+    return {"means": means, "cells": cells}
+
+
+def cifar_training() -> dict[str, Any]:
+    """Fast on the Wong-Kolter network, two seeds side by side, one thread each."""
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, "-m", "benchmarks.training", "cifar", str(seed)] for seed in (0, 1)]
+    running = [subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) for command in commands]
+    rows = [json.loads(process.communicate()[0].strip().splitlines()[-1]) for process in running]
+    keys = ("standard_sdp200", "clean_jpeg_10000", "seconds")
+    return {"means": {key: sum(row[key] for row in rows) / len(rows) for key in keys}, "raw": rows}
+
+
+def training_cost() -> dict[str, Any]:
+    """Seconds of an epoch over the passes that each recipe is made of."""
+    return call(sys.executable, "training", "cost")
+
+
+def train_kills() -> dict[str, Any]:
+    """`mohs train` killed at ten random moments."""
+    return call(sys.executable, "training", "kills", 10)
+
+
 MINIMAL = [  # case, images, norms, budgets in passes
     ("cifar_cnn_a_adv", 128, ("l2",), (100, 200, 1000, 2000)),
     ("cifar_cnn_a_adv", 64, ("linf", "l1", "l0"), (100, 200, 1000)),
@@ -411,6 +451,10 @@ BENCHES = {
         autoattack,
         compiled,
         deep,
+        training_cost,
+        train_kills,
+        recipes,
+        cifar_training,
     )
 }
 

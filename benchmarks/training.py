@@ -38,7 +38,7 @@ DIGITS: dict[str, dict[str, Any]] = {
     "trades": {"epochs": 70, "steps": 7},
     "mart": {"epochs": 70, "steps": 7},
     "pgd+awp": {"epochs": 70, "steps": 7},
-    "fast": {"epochs": 150},
+    "fast": {"epochs": 90, "batch": 32, "optimizer": "sgd", "rate": 0.05},
     "free": {"epochs": 320, "replays": 4},
     "alp": {"epochs": 60, "steps": 7},
     "distillation": {"epochs": 60},
