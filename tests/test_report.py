@@ -267,7 +267,7 @@ def test_it_can_be_read_by_ear(page: Path) -> None:
 
 def test_a_report_that_cannot_be_written_is_a_wrong_request(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match="cannot write the report"):
+    with pytest.raises(RequestError, match="cannot write the page"):
         write_report(run, tmp_path / "file" / "r.html")
     with pytest.raises(RequestError, match="is not a run"):
         write_report(tmp_path, tmp_path / "r.html")

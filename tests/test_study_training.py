@@ -151,7 +151,7 @@ def test_what_a_user_types(mohs_: Mohs) -> None:
     ("words", "said"),
     [
         (["capacity", "demo"], "trains its own networks"),
-        (["difficulty"], "is of a model"),
+        (["difficulty"], "is of models"),
         (["capacity", "--widths", "a,b"], "should be ints parted by commas"),
         (["capacity", "--widths", "8", "--depths", "1"], "two sizes or more"),
         (["capacity", "--family", "resnet"], "should be mlp or wrn"),

@@ -218,7 +218,7 @@ class Oracle:
         known.keep(self.open.nonzero()[:, 0])
         assert known.aim.reference is not None
         margin = self.goal.margin(known.aim.reference, known.aim)
-        known._note(self.threat.origin(known.x0), None, known.ids, margin, once=True)
+        known._note(self.threat.origin(known.x0), None, known.ids, margin, once=True, own=True)
 
     def guided_by(self, guide: Guide) -> Oracle:
         return replace(self, guide=guide)
@@ -293,7 +293,7 @@ class Oracle:
             self._inspect(q, r, answer, question)
         seen = self.threat.knowledge > Knowledge.TRANSFER or question.level == Knowledge.TRANSFER
         if self.judged and seen and question.transform is None:
-            self._note(q.detach(), r, ids, answer.margin, once=rows is None)
+            self._note(q.detach(), r, ids, answer.margin, once=rows is None, own=question.model is self.judge)
         if again is not None:
             self.ledger.refused.index_add_(0, ids[again], torch.ones_like(again))
             unblinded = p if index is None else p.index_select(0, index)
@@ -354,8 +354,8 @@ class Oracle:
             for i, reason in zip(self.ids[rows].tolist(), model.model.lapse(x), strict=True):
                 self.ledger.close(torch.tensor([i]), reason)
 
-    def _note(self, q: Tensor, r: Tensor | None, ids: Tensor, margin: Tensor, *, once: bool) -> None:
-        """A hit, or one within the guide's slack, counts once the judge confirms it."""
+    def _note(self, q: Tensor, r: Tensor | None, ids: Tensor, margin: Tensor, *, once: bool, own: bool) -> None:
+        """A hit, or one within the guide's slack, counts once the judge confirms it. own: the margin is the judge's."""
         ledger = self.ledger
         near = margin > -self.guide.slack
         if self.threat.epsilon < torch.inf and not self.stop:
@@ -377,11 +377,11 @@ class Oracle:
         due = distance < ledger.distance[ids[hits]]
         if not self.roams:
             due &= self.threat.contains(points, origins)
-        if self.threat.knowledge == Knowledge.LABEL:
+        if own:
             where = (due & (margin[hits] > 0)).nonzero()[:, 0]
             ledger.follow(ids[hits[where]], distance[where])
         if self._patient and bool(due.any()):
-            due = self._due(due, ids[hits], points, distance, margin[hits] > self.guide.slack, once=once)
+            due = self._due(due, ids[hits], points, distance, margin[hits] > self.guide.slack, once=once, own=own)
         where = due.nonzero()[:, 0]
         if len(where):
             self._judge(points[where], rows[where], distance[where])
@@ -391,19 +391,18 @@ class Oracle:
         """Whether hits may wait: the nearest is sought, and a margin tells that the judge will confirm."""
         return not self.stop and self.threat.epsilon == torch.inf and not self.judge.model.random
 
-    def _due(self, due: Tensor, ids: Tensor, points: Tensor, distance: Tensor, sure: Tensor, *, once: bool) -> Tensor:
+    def _due(self, due: Tensor, ids: Tensor, points: Tensor, distance: Tensor, sure: Tensor, *, once: bool, own: bool) -> Tensor:
         """[n] bool: which of the hits that are due cannot wait. Of a row's sure ones the nearest will do; of the others too where
-        labels are all that is seen, for they are the judge's own and fail by rounding alone."""
-        all_wait = self.threat.knowledge == Knowledge.LABEL
+        they are the judge's `own`, for they fail by rounding alone."""
         if not once:
-            for kind in (sure, ~sure) if all_wait else (sure,):
+            for kind in (sure, ~sure) if own else (sure,):
                 where = (due & kind).nonzero()[:, 0]
                 due = due & ~kind
                 if len(where):
                     due[where[foremost(ids[where], distance[where])]] = True
         where = due.nonzero()[:, 0]
         nearest = points.index_select(0, where)
-        waits = self.ledger.hold(ids[where], nearest, distance[where], sure=sure[where], all_wait=all_wait)
+        waits = self.ledger.hold(ids[where], nearest, distance[where], sure=sure[where], all_wait=own)
         return due.index_put((where[waits],), torch.zeros((), dtype=torch.bool, device=due.device))
 
     def _confirm_held(self) -> None:
