@@ -4,6 +4,7 @@ every operator, and what a user sees."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -235,8 +236,25 @@ def test_a_deep_network_is_bounded_in_float64() -> None:
     for module, dtype in ((nn.Sequential(*layers), torch.float64), (nn.Sequential(*layers[:10]), torch.float32)):
         net = network_of(as_model(module.eval(), x), x)
         assert net.depth == len(module) // 2
+        assert (net.exact is None) == (dtype == torch.float64)
         assert net.dtype == dtype
-        assert certificates.Crown()(module, x, module(x).argmax(1), threat="linf:0.01").dtype == dtype
+
+
+def test_what_rounding_costs_is_bounded_again_in_float64() -> None:
+    """A linear model whose bound is a hundred-thousandth: too little for float32, and proved all the same."""
+    generator = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(2, 400, generator=generator), torch.rand(1, 400, generator=generator)
+    y, least = torch.zeros(1, dtype=torch.long), certificates.Crown().bound
+
+    def net(bias: float) -> Network:
+        return network_of(as_model(Linear(weight, torch.tensor([bias, 0.0])).eval(), x), x)
+
+    exact = net(0.0).exact
+    assert exact is not None
+    found = net(1e-5 - float(least(exact, mohs.Linf(0.05), x, y)))
+    plain, again = (float(least(part, mohs.Linf(0.05), x, y)) for part in (replace(found, exact=None), found))
+    assert -0.1 < plain <= 0
+    assert 0 < again < 1e-3
 
 
 def test_every_alpha_is_sound() -> None:

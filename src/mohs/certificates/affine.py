@@ -70,7 +70,7 @@ def scale(by: Tensor) -> Affine:
 
 def shift(by: Tensor) -> Affine:
     """x -> x + by."""
-    return Affine(lambda x: x, lambda x: x, lambda a: a, by, elementwise=True)
+    return Affine(lambda x: x, lambda x: x, lambda a: a, by, uses=0, elementwise=True)
 
 
 def moved(function: Map, shape: Sequence[int], sample: Tensor, terms: int | None = None) -> Affine:
@@ -88,6 +88,8 @@ def moved(function: Map, shape: Sequence[int], sample: Tensor, terms: int | None
             out = function(zero)
         return torch.autograd.grad(out, zero, a, create_graph=a.requires_grad)[0]
 
-    uses = terms or max(1, round(float(transpose(torch.ones_like(bias)[None]).max())))
-    only_moved = terms is None and uses == 1
-    return Affine(only, only, transpose, bias if biased else None, terms=terms or 1, uses=uses, elementwise=only_moved)
+    uses = terms or round(float(transpose(torch.ones_like(bias)[None]).max()))
+    only_moved = terms is None and uses <= 1
+    return Affine(
+        only, only, transpose, bias if biased else None, terms=terms or 1, uses=0 if only_moved else uses, elementwise=only_moved
+    )

@@ -35,10 +35,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes in order: the first is the input, the last are the logits [rows, classes]. dtype: what it computes in."""
+    """Nodes in order: the first is the input, the last are the logits [rows, classes]. dtype: what it computes in. exact: the
+    same network in float64, where that is another and to be had."""
 
     nodes: tuple[Node, ...]
     dtype: torch.dtype = torch.float32
+    exact: Network | None = None
 
     @property
     def classes(self) -> int:
@@ -72,23 +74,29 @@ class Unsupported(ModelError):
 def network_of(model: Model, x: Tensor) -> Network:
     """The network behind a model's logits, traced on examples x [n, *input] in the model's bounds.
 
-    In float32, or in float64 where the network is deep. Of a model that gives probabilities, the logits before the last softmax
-    or sigmoid, which rank the classes alike; one that gives a margin z gets the logits (0, z). Raises ModelError for what is
-    not a deterministic torch module, and Unsupported, which names the first operator that no bound covers.
+    In float32 with its twin, or in float64 where the network is deep. Of a model that gives probabilities, the logits before
+    the last softmax or sigmoid, which rank the classes alike; one that gives a margin z gets the logits (0, z). Raises
+    ModelError for what is not a deterministic torch module, and Unsupported, which names the first operator that no bound covers.
     """
     if not isinstance(model, TorchModel) or isinstance(model.module, torch.jit.ScriptModule):
         raise ModelError(f"{model.name} cannot be certified: bounds are computed of torch modules and .pt2 files")
     if model.random:
         raise ModelError(f"{model.name} is random: a bound of a network that draws says nothing; take out what draws")
     rows, ranking = model.batch or TRACED, model.outputs == "probabilities"
-    network = trace(model.module, x, rows=rows, ranking=ranking)
-    if network.depth >= DEEP and (exact := model.double()) is not None:
-        network = trace(exact.module, x.double(), rows=rows, ranking=ranking)
-    if network.classes == 1 and model.outputs != "logits":
-        weight = torch.tensor([[0.0], [1.0]], dtype=network.dtype, device=x.device)
-        nodes = (*network.nodes, Node(affine.linear(weight), (len(network.nodes) - 1,), (2,)))
-        network = replace(network, nodes=nodes)
-    return network
+    network = _two(trace(model.module, x, rows=rows, ranking=ranking), model)
+    double = model.double()
+    if network.dtype == torch.float64 or double is None:
+        return network
+    exact = _two(trace(double.module, x.double(), rows=rows, ranking=ranking), model)
+    return exact if network.depth >= DEEP else replace(network, exact=exact)
+
+
+def _two(network: Network, model: TorchModel) -> Network:
+    """The logits (0, z) of a network that gives one value a row."""
+    if network.classes != 1 or model.outputs == "logits":
+        return network
+    weight = torch.tensor([[0.0], [1.0]], dtype=network.dtype, device=model.device)
+    return replace(network, nodes=(*network.nodes, Node(affine.linear(weight), (len(network.nodes) - 1,), (2,))))
 
 
 def trace(module: nn.Module, x: Tensor, *, rows: int = TRACED, ranking: bool = False) -> Network:

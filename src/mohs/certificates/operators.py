@@ -77,7 +77,8 @@ class Input(Operator):
 @dataclass(frozen=True, eq=False)
 class Affine(Operator):
     """x -> linear(x) + bias. absolute: the linear map with the absolute values of its coefficients; transpose: its
-    transpose, of [rows, *output] to [rows, *input]; terms: the most products in one sum of the map; uses: of the transpose."""
+    transpose, of [rows, *output] to [rows, *input]; terms: the most products in one sum of the map; uses: of the transpose, 0
+    where it computes nothing."""
 
     linear: Map
     absolute: Map
