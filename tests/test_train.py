@@ -257,6 +257,15 @@ def test_a_loss_that_is_no_number_keeps_the_checkpoint_before(tmp_path: Path) ->
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
+def test_a_training_that_collapses_says_so(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        module[1].bias -= 100.0  # no unit is ever on
+    with pytest.raises(RequestError, match="after epoch 1 the network gives every held-out example the same scores"):
+        fit(task(find("standard")(), module), tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 JOINT = """
 import sys, torch
 from pathlib import Path

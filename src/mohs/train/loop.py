@@ -78,8 +78,8 @@ class Standing:
 
 def fit(task: Task, folder: Path, watch: Callable[[Epoch], None] | None = None) -> Standing:
     """Train `task.network`, in place, from the folder's checkpoint on. What is kept of it is in the folder, and in
-    `Standing.best`; the network itself ends as it was last. Raises RequestError where the loss is no number any more: the
-    checkpoint of the epoch before stays."""
+    `Standing.best`; the network itself ends as it was last. Raises RequestError where the loss is no number any more, or the
+    network answers every example alike: the checkpoint of the epoch before stays."""
     return _Loop(task, folder, watch or (lambda epoch: None)).run()
 
 
@@ -117,6 +117,11 @@ class _Loop:
             if self.average:
                 self.average.epoch(self.raw, (self.standing.epoch + 1) / self.passes)
             validated = self._validate()
+            if validated.flat:
+                raise RequestError(
+                    f"after epoch {self.standing.epoch + 1} the network gives every held-out example the same scores: training "
+                    "collapsed. The checkpoint of the epoch before is kept. Lower --rate, or clip gradients (--clip 1)"
+                )
             seconds = time.perf_counter() - started
             note = self._judge(validated)
             rate = self.optimiser.param_groups[0]["lr"]

@@ -17,17 +17,20 @@ AT_ONCE = 256
 
 
 class Score(NamedTuple):
-    """Shares of the held-out examples, 0 to 1; robust: right at the last point of PGD-10, too; clean where there is no threat."""
+    """Shares of the held-out examples, 0 to 1; robust: right at the last point of PGD-10, too; clean where there is no threat.
+    flat: whether the network gives every example the same scores."""
 
     clean: float
     robust: float
+    flat: bool = False
 
 
 def score(network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed: int, device: torch.device) -> Score:
     """The same draws at every call, so that epochs compare."""
-    clean = robust = 0
+    n = min(len(x), MOST)
+    scores, attacked = [], []
     with crafting(network):
-        for rows in torch.arange(min(len(x), MOST)).split(AT_ONCE):
+        for rows in torch.arange(n).split(AT_ONCE):
             batch = Batch(
                 network=network,
                 x0=x[rows].to(device),
@@ -36,14 +39,17 @@ def score(network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed:
                 stream=Stream(Stream.of(seed, rows).at("validation").keys.to(device)),
                 given=threat,
             )
-            clean += _right(batch, batch.x0)
+            scores.append(_scores(batch, batch.x0))
             if threat is not None:
                 point = batch.ascend(batch.misled, batch.random_point(), steps=STEPS, step_size=STEP_SIZE)
-                robust += _right(batch, batch.shown(point))
-    n = min(len(x), MOST)
-    return Score(clean / n, (robust if threat is not None else clean) / n)
+                attacked.append(_scores(batch, batch.shown(point)))
+    clean = torch.cat(scores)
+    robust = torch.cat(attacked) if attacked else clean
+    right, withstood = (int((logits.argmax(1) == y[:n]).sum()) / n for logits in (clean, robust))
+    return Score(right, withstood, flat=n > 1 and bool((clean == clean[:1]).all()))
 
 
-def _right(batch: Batch, x: Tensor) -> int:
+def _scores(batch: Batch, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return int((batch.network(x).argmax(1) == batch.y).sum())
+        scores: Tensor = batch.network(x)
+    return scores.cpu()
