@@ -326,3 +326,13 @@ def test_a_name_misspelt_has_neighbours():
     assert not networks.is_network("resnet")
     with pytest.raises(UnknownName, match="wrn-28-10"):
         networks.build("wrn-2810", shape=CIFAR, classes=10)
+
+
+@pytest.mark.parametrize("name", ["wk-cnn", "resnet20", "mlp"])
+def test_the_first_answers_are_near_even(name: str) -> None:
+    """Else the first steps of training may switch every unit off."""
+    x = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mean, std = statistics(x)
+    network = build(name, shape=(3, 32, 32), classes=10, mean=mean, std=std).eval()
+    with torch.no_grad():
+        assert network(x).softmax(1).max() < 0.5

@@ -115,7 +115,8 @@ class Block(nn.Module):
 def initialise(module: nn.Module, seed: int) -> None:
     """Weights of convolutions and linear layers from N(0, gain / inputs), biases at 0 (He et al., ICCV 2015, arXiv:1502.01852).
 
-    Each layer has a stream of its own, whose address is its name. gain: 2, or what the module says.
+    Each layer has a stream of its own, whose address is its name. gain: 2, or what the module says. The last layer begins with a
+    tenth of that, so that the first answers are near even: with all of it small networks without normalisation may collapse.
     """
     stream, gain = Stream.of(seed, torch.zeros(1, dtype=torch.int64)), getattr(module, "gain", 2.0)
     for name, part in module.named_modules():
@@ -124,6 +125,8 @@ def initialise(module: nn.Module, seed: int) -> None:
             part.weight.copy_(std * stream.at(name).normal(*part.weight.shape)[0])
             if part.bias is not None:
                 part.bias.zero_()
+    *_, last = (part for part in module.modules() if isinstance(part, nn.Linear))
+    last.weight.mul_(0.1)
     for part in module.modules():
         if isinstance(part, Block) and part.starts_at_zero:
             part.conv2.weight.zero_()
