@@ -332,7 +332,7 @@ def test_a_name_misspelt_has_neighbours():
 def test_the_first_answers_are_near_even(name: str) -> None:
     """Else the first steps of training may switch every unit off."""
     x = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    mean, std = statistics(x)
-    network = build(name, shape=(3, 32, 32), classes=10, mean=mean, std=std).eval()
+    mean, std = networks.statistics(x)
+    network = networks.build(name, shape=(3, 32, 32), classes=10, mean=mean, std=std).eval()
     with torch.no_grad():
         assert network(x).softmax(1).max() < 0.5
