@@ -111,8 +111,15 @@ def test_unions_are_the_mean_and_the_worst_of_their_parts() -> None:
     losses = torch.stack([misled(part, PGDTraining().attacked(part)) for part in parts])
     torch.testing.assert_close(Average(others=others).loss(step), losses.mean(1).mean())
     torch.testing.assert_close(Worst(others=others).loss(step), losses.amax(0).mean())
-    with pytest.raises(RequestError, match="others"):
-        Worst().loss(step)
+
+
+@pytest.mark.parametrize("name", ["avg", "max", "msd"])
+def test_a_union_of_one_is_a_wrong_request_before_anything_is_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="needs other threats"):
+        harden(plain(), data(64), recipe=name, threat="linf:0.1", batch=32, out=tmp_path / "out")
+    with pytest.raises(RequestError, match="l3"):
+        harden(plain(), data(64), recipe=name, threat="linf:0.1", others="l3:1", batch=32, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_msd_stays_in_the_union_and_takes_the_steepest_of_the_steps() -> None:
@@ -128,7 +135,7 @@ def test_msd_stays_in_the_union_and_takes_the_steepest_of_the_steps() -> None:
     from_here = step.ascend(step.misled, step.x0, steps=alone.steps, step_size=alone.step_size)
     assert torch.equal(weak, from_here)
     with pytest.raises(RequestError, match="norms alone"):
-        MSD(others="rotation:10deg").attacked(step)
+        MSD(others="rotation:10deg").check(THREAT)
 
 
 def test_noise_has_its_sigma_and_is_not_clipped() -> None:

@@ -28,8 +28,15 @@ class Average(PGDTraining):
     cost = "t((k+1)(F+Bx)+Bw), t threats"
     purpose = "robustness in several sets at once, on average"
 
+    def check(self, threat: Threat | None) -> None:
+        super().check(threat)
+        if threat is not None:
+            union(threat, self.others)
+
     def loss(self, batch: Batch) -> Tensor:
-        return torch.stack([super(Average, self).loss(batch.against(threat)) for threat in union(batch, self.others)]).mean()
+        return torch.stack(
+            [super(Average, self).loss(batch.against(threat)) for threat in union(batch.threat, self.others)]
+        ).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +52,14 @@ class Worst(PGDTraining):
     cost = "t(k(F+Bx)+F)+F+Bx+Bw, t threats"
     purpose = "robustness in the union of several sets"
 
+    def check(self, threat: Threat | None) -> None:
+        super().check(threat)
+        if threat is not None:
+            union(threat, self.others)
+
     def loss(self, batch: Batch) -> Tensor:
         shown, worst = batch.x0, torch.full((len(batch.x0),), -torch.inf, device=batch.x0.device)
-        for threat in union(batch, self.others):
+        for threat in union(batch.threat, self.others):
             part = batch.against(threat)
             x = part.shown(self.attacked(part))
             with crafting(batch.network), torch.no_grad():
@@ -75,10 +87,13 @@ class MSD(Adversarial):
     purpose = "robustness in the union of several norms, by one attack"
     sets = ("linf", "l2", "l1")
 
+    def check(self, threat: Threat | None) -> None:
+        super().check(threat)
+        if threat is not None and not all(isinstance(part, NormThreat) for part in union(threat, self.others)):
+            raise RequestError(f"MSD steps through one space, and takes norms alone: {threat}, {self.others}")
+
     def attacked(self, batch: Batch) -> Tensor:
-        threats = union(batch, self.others)
-        if not all(isinstance(threat, NormThreat) for threat in threats):
-            raise RequestError(f"MSD steps through one space, and takes norms alone: {', '.join(map(str, threats))}")
+        threats = union(batch.threat, self.others)
         x = batch.x0
         with crafting(batch.network):
             for _ in range(self.steps):
@@ -93,9 +108,8 @@ class MSD(Adversarial):
         return functional.cross_entropy(batch.network(point), batch.y)
 
 
-def union(batch: Batch, others: str) -> list[Threat]:
-    """The threat of the training and the others, in the same bounds."""
+def union(threat: Threat, others: str) -> list[Threat]:
+    """The threat of the training and the others, in the same bounds; RequestError where there are none."""
     if not others:
         raise RequestError("training against a union needs other threats beside --threat: --others 'l2:0.5;l1:12'")
-    bounds = batch.threat.bounds
-    return [batch.threat, *(parse_threat(text.strip()).within(bounds) for text in others.split(";"))]
+    return [threat, *(parse_threat(text.strip()).within(threat.bounds) for text in others.split(";"))]
