@@ -378,6 +378,36 @@ def test_a_network_is_hardened_and_measured(tmp_path: Path) -> None:
         harden(plain(1), (x, y), **settings)
 
 
+class Branches(nn.Module):
+    """Code that torch.export cannot follow, and first weights of zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 2)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.linear(x.flatten(1))
+        return z if x.sum() > 0 else 2 * z
+
+
+def test_what_cannot_be_had_of_a_training_is_told(tmp_path: Path) -> None:
+    held = data(64, seed=1)
+    settings = {"recipe": "fast", "threat": "linf:0.05", "test": held, "epochs": 3, "batch": 32}
+    found = harden(Branches(), data(128), out=tmp_path / "out", **settings)
+    assert found.before is None
+    assert found.after is not None
+    assert not (tmp_path / "out" / "model.pt2").exists()
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "the first weights were not audited",
+        "model.pt2 was not written, since torch.export cannot follow the network's code",
+    ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Robust accuracy at linf:0.05 is" in page
+    assert "the first weights were not audited" in page
+
+
 X, Y = data(40)
 WRONG = [
     ({"threat": None}, "give --threat"),

@@ -6,7 +6,7 @@ import copy
 import json
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -69,10 +69,20 @@ class Job:
 
 class Hardened:
     """A training that is done. network: the weights that were asked for, in evaluation mode; before, after: the audits, None
-    where the recipe was given no threat."""
+    where the recipe was given no threat, and before also where the first weights could not be audited. notes: what could not
+    be had, and why."""
 
-    def __init__(self, folder: Path, network: nn.Module, standing: Standing, before: Result | None, after: Result | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        network: nn.Module,
+        standing: Standing,
+        before: Result | None,
+        after: Result | None,
+        notes: Sequence[str] = (),
+    ) -> None:
         self.folder, self.network, self.standing, self.before, self.after = folder, network, standing, before, after
+        self.notes = list(notes)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -91,6 +101,7 @@ class Hardened:
             **audits,
             "best_epoch": self.standing.best_epoch + 1,
             "epochs": self.history,
+            "notes": self.notes,
             "mohs": spec["mohs"],
         }
 
@@ -123,7 +134,12 @@ def harden(
     job = make_job(model, data, threat=threat, test=test, **options)
     _begin(folder, job, allow_drift)
     with locked(folder):
-        before = _audit(job, folder / "audit-before", watch_audit)  # of the weights that training begins with
+        notes: list[str] = []
+        before = None
+        try:
+            before = _audit(job, folder / "audit-before", watch_audit)  # of the weights that training begins with
+        except ModelError as error:  # such as weights of zero, which training mends
+            notes.append(f"the first weights were not audited: {error}")
         task = replace(job.task, aids=job.task.recipe.aids(trainer(job, folder)))
         standing = fit(task, folder, watch)
         last = {name: value.detach().cpu() for name, value in task.network.state_dict().items()}
@@ -131,9 +147,13 @@ def harden(
             write_durably(folder / WEIGHTS.format(name), _safe(weights))
         task.network.load_state_dict(standing.best if job.request.training.keep == "best" else last)
         network = task.recipe.deployed(task.network.cpu().eval())
-        export(network, job.test.x, folder / MODEL)
+        if not export(network, job.test.x, folder / MODEL):
+            notes.append(
+                f"{MODEL} was not written, since torch.export cannot follow the network's code: load {WEIGHTS.format('best')} or "
+                f"{WEIGHTS.format('last')} in a factory of yours"
+            )
         after = _audit(replace(job, task=replace(task, network=network)), folder / "audit-after", watch_audit)
-    found = Hardened(folder, network, standing, before, after)
+    found = Hardened(folder, network, standing, before, after, notes)
     write_page(found.facts, folder / "report.html")
     for result in filter(None, (before, after)):
         result.report(result.run.folder / "report.html")

@@ -119,6 +119,8 @@ def command(
     folder = out or _named(make_job(model, data, **chosen).spec)
     with _watching(folder) as watch:
         found = harden(model, data, out=folder, watch=watch, allow_drift=allow_drift, **chosen)
+    for note in found.notes:
+        errors.print(f"[yellow]note[/]: {note}", highlight=False)
     if json:
         typer.echo(json_module.dumps(found.facts, indent=1))
     else:

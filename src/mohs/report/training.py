@@ -23,7 +23,7 @@ def table(facts: Facts) -> Table:
     for name in ("before", "after"):
         if facts[name] is not None:
             shown.add_row(name, words.percent(facts[name]["clean_accuracy"]), words.percent(facts[name]["robust_accuracy"]))
-    if facts["before"] is None:
+    if facts["after"] is None:
         shown.add_row("held out", words.percent(facts["epochs"][facts["best_epoch"] - 1]["clean"]), "no threat given")
     return shown
 
@@ -33,8 +33,9 @@ def headline(facts: Facts) -> str:
     before, after = facts["before"], facts["after"]
     if after is None:
         return f"Trained by {facts['recipe']}; no threat was given, and so robustness was not measured"
-    was, now = (words.percent(audit["robust_accuracy"]) for audit in (before, after))
-    return f"Robust accuracy at {facts['threat']} went from {was} to {now}, under {facts['profile']}"
+    now = words.percent(after["robust_accuracy"])
+    went = "is" if before is None else f"went from {words.percent(before['robust_accuracy'])} to"
+    return f"Robust accuracy at {facts['threat']} {went} {now}, under {facts['profile']}"
 
 
 def render(facts: Facts) -> str:
