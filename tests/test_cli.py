@@ -650,15 +650,21 @@ def test_a_curve_is_a_run_with_a_table(mohs_: Mohs, tmp_path: Path):
         assert part in table.out
 
 
+SMOOTHED = ("certify", "demo", "--data", "digits", "--threat", "l2:0.1", "--method", "smoothing")
+
+
 def test_smoothing_is_a_table_a_page_and_json(mohs_: Mohs, tmp_path: Path):
-    words = ("smooth", "demo", "--data", "digits", "--limit", 6, "--sigma", 0.2, "--samples", 300, "--radius", "0,1/10")
-    done = mohs_(*words, "--out", "out")
+    words = (*SMOOTHED, "--limit", 6, "--sigma", 0.2, "--samples", 300, "--threat", "l2:0.05")
+    done = mohs_(*words, "--out", "out", "--require", "l2:0.1 >= 0", "--require", "l2:0.05 > 1%")
     assert done.code == 0
+    assert "met: l2:0.05 > 1%" in done.out
+    assert mohs_(*words, "--require", "l2:0.1 >= 101%").code == 2
+    assert mohs_(*words, "--require", "l2:0.1 > 99%").code == 1
     assert "certified accuracy" in done.out
     assert "of the smoothed classifier" in done.out
     again = mohs_(*words, "--json").json
     kept = json.loads((tmp_path / "out/smoothing.json").read_text())
-    assert [row["radius"] for row in again["certified_accuracy"]] == [0, 0.1]
+    assert [row["radius"] for row in again["certified_accuracy"]] == [0.1, 0.05]
     assert again["examples"] == kept["examples"]
     assert (tmp_path / "out/report.html").is_file()
 
@@ -677,10 +683,14 @@ def test_clever_is_a_table_a_page_and_json(mohs_: Mohs, tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("smooth", "demo", "--data", "digits", "--sigma", 0), "certifies nothing"),
-        (("smooth", "demo", "--data", "digits", "--sigma", 0.2, "--samples", 5), "at least 10"),
-        (("smooth", "demo", "--data", "digits", "--sigma", 0.2, "--norm", "l0"), "no certificate for 'l0'"),
-        (("smooth", "demo", "--data", "digits", "--sigma", 0.2, "--radius", "x"), "not a number"),
+        ((*SMOOTHED, "--sigma", 0), "certifies nothing"),
+        (SMOOTHED, "smoothing needs --sigma"),
+        ((*SMOOTHED, "--sigma", 0.2, "--samples", 5), "at least"),
+        ((*SMOOTHED, "--sigma", 0.2, "--threat", "l0:2"), "one norm at a time"),
+        ((*SMOOTHED, "--sigma", 0.2, "--threat", "l2:0.1+quantise:8bit"), "whole balls"),
+        ((*SMOOTHED, "--sigma", 0.2, "--at-radius", 0.2), "--at-radius asks of one radius alone"),
+        ((*SMOOTHED, "--sigma", 0.2, "--goal", "targeted:3"), "leave --goal"),
+        (("certify", "demo", "--data", "digits", "--threat", "l2:0.1", "--sigma", 0.2), "--sigma is for --method smoothing"),
         (("clever", "demo", "--data", "digits", "--norm", "l0"), "has no norm 'l0'"),
     ],
 )

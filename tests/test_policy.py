@@ -71,14 +71,14 @@ def test_a_bound_above_one_is_taken_for_a_forgotten_percent_sign() -> None:
     ],
 )
 def test_require_tests_the_low_end(verdict: Verdict, text: str, met: bool, value: float) -> None:
-    (found,) = check([text], [], verdict)
+    (found,) = check([text], [], verdict.scores)
     assert (found.text, found.met, found.value) == (text, met, value)
     assert found.bound == parse_requirement(text).bound
 
 
 def test_confident_tests_the_lower_bound(verdict: Verdict) -> None:
     low = wilson(9, 20)[0]
-    lenient, strict = check([], ["linf:8/255 >= 25%", "linf:8/255 >= 0.45"], verdict)
+    lenient, strict = check([], ["linf:8/255 >= 25%", "linf:8/255 >= 0.45"], verdict.scores)
     assert lenient.value == strict.value == low
     assert (lenient.met, strict.met) == (True, False)
     assert strict.text == "linf:8/255 >= 0.45 (95% confidence)"
@@ -86,7 +86,7 @@ def test_confident_tests_the_lower_bound(verdict: Verdict) -> None:
 
 def test_nothing_is_met_without_an_example(tmp_path: Path) -> None:
     verdict = verdict_of(make_run(tmp_path / "run", spec(1), [row(0, -1, "inapplicable")]))
-    found = check(["linf:0.1 >= 0"], ["linf:0.1 >= 0"], verdict)
+    found = check(["linf:0.1 >= 0"], ["linf:0.1 >= 0"], verdict.scores)
     assert [f.met for f in found] == [False, False]
     assert all(math.isnan(f.value) for f in found)
     assert "no example it could be measured on" in junit_xml(verdict, found)
@@ -94,7 +94,7 @@ def test_nothing_is_met_without_an_example(tmp_path: Path) -> None:
 
 def test_an_unknown_threat_names_the_nearest(verdict: Verdict) -> None:
     with pytest.raises(UnknownName, match=r"'linf:4/255'; did you mean 'linf:8/255'"):
-        check(["linf:4/255 >= 0.4"], [], verdict)
+        check(["linf:4/255 >= 0.4"], [], verdict.scores)
 
 
 def test_a_line_can_be_held_against_the_threats_before_any_work() -> None:
@@ -138,7 +138,7 @@ def test_a_missing_policy_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_junit_has_a_case_a_requirement_with_the_numbers(verdict: Verdict) -> None:
-    requirements = check(["linf:8/255 >= 0.45", "clean >= 99%"], ["linf:8/255 >= 0.45"], verdict)
+    requirements = check(["linf:8/255 >= 0.45", "clean >= 99%"], ["linf:8/255 >= 0.45"], verdict.scores)
     suite = ET.fromstring(junit_xml(verdict, requirements).encode()).find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "2", "0")

@@ -213,6 +213,11 @@ class Smoothed:
         return Score(int(((found.radius > 0) & (found.radius >= radius)).sum()), int(found.open.sum()), len(self.y))
 
     @property
+    def clean(self) -> Score:
+        """Of the classes selected."""
+        return Score(len(self.y) - self.wrong, 0, len(self.y))
+
+    @property
     def wrong(self) -> int:
         return int((self.certificates.predicted != self.y).sum())
 

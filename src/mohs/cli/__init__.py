@@ -33,7 +33,6 @@ COMMANDS = (
     "defend",
     "detect",
     "certify",
-    "smooth",
     "clever",
     "layers",
     "study",

@@ -10,9 +10,12 @@ import typer
 from rich.console import Console
 
 from mohs.cli import options
+from mohs.cli.smoothing import NAME, smoothing
+from mohs.errors import RequestError
 
 HELP = "Proofs that no input of a threat changes the class: the lower bound beside what attacks find."
 EXAMPLE = "Example: `mohs certify model.pt2 --data test.npz --threat linf:2/255 --method crown`"
+VOTES = "Votes under noise (--method smoothing)"
 
 
 def command(
@@ -28,6 +31,43 @@ def command(
     device: options.Device = "cpu",
     rows: options.Rows = 128,
     trust_pickle: options.TrustPickle = False,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation of the noise, in the units of the input.", show_default=False, rich_help_panel=VOTES
+        ),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="`gaussian`, `laplace` or `uniform`; without it, laplace for l1, else gaussian.",
+            show_default=False,
+            rich_help_panel=VOTES,
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Of an example, to estimate its radius.", min=1, rich_help_panel=VOTES)] = 100_000,
+    selection: Annotated[
+        int, typer.Option(help="Samples that choose the class, apart from the others.", rich_help_panel=VOTES)
+    ] = 100,
+    alpha: Annotated[
+        float, typer.Option(help="Probability of a false certificate, of an example.", rich_help_panel=VOTES)
+    ] = 0.001,
+    at_radius: Annotated[
+        float | None,
+        typer.Option(
+            help="Ask of this radius alone, the threat's, in as few samples as it takes.",
+            show_default=False,
+            rich_help_panel=VOTES,
+        ),
+    ] = None,
+    denoiser: Annotated[
+        str | None,
+        typer.Option(
+            help="A module put before the model: `package.module:factory`, a .pt2 file.",
+            show_default=False,
+            rich_help_panel=VOTES,
+        ),
+    ] = None,
     time: Annotated[str | None, typer.Option(help="What can be proved in so long: 90s, 10m, 2h.", show_default=False)] = None,
     require: Annotated[list[str] | None, typer.Option(help="`linf:8/255 >= 0.45`, on what is proved.")] = None,
     confident: Annotated[list[str] | None, typer.Option(help="The same, on the lower 95% bound.")] = None,
@@ -45,10 +85,16 @@ def command(
 
     for line in (*(require or []), *(confident or [])):
         parse_requirement(line, threat)
+    votes: dict[str, Any] = {
+        "sigma": sigma,
+        "noise": noise,
+        "samples": samples,
+        "selection": selection,
+        "alpha": alpha,
+        "at_radius": at_radius,
+        "denoiser": denoiser,
+    }
     chosen: dict[str, Any] = {
-        "profile": "certify",
-        "certify": True,
-        "method": method,
         "goal": goal,
         "limit": limit,
         "seed": seed,
@@ -61,12 +107,16 @@ def command(
         "require": require or [],
         "confident": confident or [],
     }
-    work = make_job(model, data, threats=threat, **given(chosen))
+    if method == NAME:
+        return smoothing(model, data, threat, votes, chosen, out, json)
+    if sigma is not None:
+        raise RequestError(f"--sigma is for --method {NAME}: the bounds of {method} know no noise")
+    work = make_job(model, data, threats=threat, **given({"profile": "certify", "certify": True, "method": method, **chosen}))
     tell(work.findings)
     folder = out or fresh("certify")
     run = carried_out(work, folder)
     verdict = verdict_of(run)
-    requirements = check(require or [], confident or [], verdict)
+    requirements = check(require or [], confident or [], verdict.scores)
     report = write_report(run, folder / "report.html")
     if json:
         typer.echo(json_module.dumps(as_json(verdict, requirements), indent=1))

@@ -41,7 +41,12 @@ Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
 Rows = Annotated[int, typer.Option(help="Examples in one call of the model, at most.", min=1)]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile the guide; pays on long runs.")]
 TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load files that can run code when loaded.")]
-Method = Annotated[str, typer.Option(help="Of certificates: `interval`, `crown`, `alpha-crown`; slower proves more.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="Of certificates: `interval`, `crown`, `alpha-crown`, and `mohs certify` alone `smoothing`; slower proves more."
+    ),
+]
 PerceptualModel = Annotated[
     str | None,
     typer.Option(

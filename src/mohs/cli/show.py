@@ -82,7 +82,7 @@ def finish(run: Run, verdict: Verdict, as_json: bool, require: list[str], confid
     from mohs.report.tables import as_json as to_json
     from mohs.report.terminal import summary
 
-    requirements = check(require, confident, verdict)
+    requirements = check(require, confident, verdict.scores)
     report = write_report(run, out or run.folder / "report.html")
     if requirements:
         (run.folder / "junit.xml").write_text(junit_xml(verdict, requirements))

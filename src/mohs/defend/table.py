@@ -49,7 +49,7 @@ TABLE = {
     ),
     "smooth": Row(
         "smooth:SmoothedModel", "Cohen et al., ICML 2019, arXiv:1902.02918", True, True, "`samples` passes, one after another",
-        "EOT through the mean softmax, beyond what `mohs smooth` certifies",
+        "EOT through the mean softmax, beyond what `mohs certify --method smoothing` certifies",
     ),
     "thermometer": Row(
         "thermometer:Thermometer", "Buckman et al., ICLR 2018", False, False, "a first layer of `levels` times the channels",

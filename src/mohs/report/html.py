@@ -87,7 +87,7 @@ def _policy(verdict: Verdict) -> list[dict[str, Any]]:
     if spec.get("policy"):
         return list(spec["policy"])
     asked = {**spec["request"].get("defaulted", {}), **spec["request"].get("given", {})}
-    lines: list[Requirement] = check(asked.get("require") or [], asked.get("confident") or [], verdict)
+    lines: list[Requirement] = check(asked.get("require") or [], asked.get("confident") or [], verdict.scores)
     return [{"requirement": line.text, "met": line.met, "value": line.value} for line in lines]
 
 

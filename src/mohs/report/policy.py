@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from mohs.errors import RequestError, UnknownName
-from mohs.store.verdict import CONFIDENCE, Verdict
+from mohs.store.verdict import CONFIDENCE, Score
 
 SAMPLE = "linf:8/255 >= 0.45"
 EXAMPLES = f"examples: {SAMPLE!r}, 'l2:0.5 > 30%', 'clean >= 0.9'"
@@ -65,15 +65,14 @@ def parse_requirement(text: str, threats: Iterable[str] | None = None) -> Clause
     return Clause(found["name"], found["sign"] == ">", float(bound))
 
 
-def check(requirements: list[str], confident: list[str], verdict: Verdict) -> list[Requirement]:
-    """Hold a verdict against a policy, line by line; UnknownName where a line names a threat that was not audited."""
-    lines = [_check(text, verdict, sure=False) for text in requirements]
-    return lines + [_check(text, verdict, sure=True) for text in confident]
+def check(requirements: list[str], confident: list[str], scores: Mapping[str, Score]) -> list[Requirement]:
+    """Hold scores, by threat and `clean`, against a policy, line by line; UnknownName where a line names another."""
+    lines = [_check(text, scores, sure=False) for text in requirements]
+    return lines + [_check(text, scores, sure=True) for text in confident]
 
 
-def _check(text: str, verdict: Verdict, sure: bool) -> Requirement:
+def _check(text: str, scores: Mapping[str, Score], sure: bool) -> Requirement:
     clause = parse_requirement(text)
-    scores = {"clean": verdict.clean, **{threat.text: threat.score for threat in verdict.threats}}
     score = scores[_find(clause.name, scores)]
     value = (score.interval[0] if sure else score.low) if score.n else math.nan
     met = value > clause.bound if clause.strict else value >= clause.bound

@@ -158,6 +158,11 @@ class Verdict:
         return f"{stamp}, at most {limit:g} s" if limit else stamp
 
     @cached_property
+    def scores(self) -> dict[str, Score]:
+        """By threat, and of no attack as `clean`."""
+        return {"clean": self.clean, **{threat.text: threat.score for threat in self.threats}}
+
+    @cached_property
     def robust_accuracy(self) -> dict[str, float]:
         return {threat.text: threat.score.low for threat in self.threats}
 
