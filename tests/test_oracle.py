@@ -706,6 +706,31 @@ def test_clean_errors_are_broken_at_distance_zero_and_not_attacked():
     assert out.status[1] == Status.SURVIVED
 
 
+@pytest.mark.parametrize("threat", ["linf:0.1", "linf:0.1+knowledge:transfer"])
+def test_a_clean_input_that_is_wrong_by_a_tie_is_broken(threat: str):
+    """No class is above the label, so that no goal is reached, and yet the answer is another. Class 2 is the refusal of a
+    detector: a clean input that it refuses is an error, too."""
+
+    class Even(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([0 * x, 0 * x, x - 0.7], 1)
+
+    x, y = torch.tensor([[0.2], [0.2], [0.2], [0.9]]), torch.tensor([0, 1, 1, 0])
+    for rejected in (None, 2):
+        model = TorchModel(Even().eval(), classes=3)
+        model.rejected = rejected
+        prepared = Prepared(Judge(model, 16, 1, exact=model.double()), Guide(model, 16, 1))
+        out = Still()(prepared, x, y, threat=threat)
+        assert out.broken.tolist() == [False, True, True, True]
+        assert (out.distance[out.broken] == 0).all()
+        assert Still()(prepared, x, y, threat=threat, goal="targeted:0").status == [
+            Status.INAPPLICABLE,
+            Status.SURVIVED,
+            Status.SURVIVED,
+            Status.INAPPLICABLE,
+        ]
+
+
 def test_the_last_point_is_always_judged():
     class Blind(Still):
         def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
