@@ -479,7 +479,7 @@ def test_of_ever_nearer_hits_the_last_alone_is_judged():
     assert out.queries_to_success.tolist() == [2, 2, 2]
 
 
-@pytest.mark.parametrize("by", ["settle", "time", "try"])
+@pytest.mark.parametrize("by", ["settle", "time", "try", "budget", "nan"])
 def test_no_hit_that_waits_is_lost(by: str):
     oracle = begin(pair(Step()), threat=Linf(math.inf), stop=False)
     part = oracle.attempt(oracle.aim, 0)
@@ -495,6 +495,15 @@ def test_no_hit_that_waits_is_lost(by: str):
             assert list(part.steps(1)) == []
         case "try":
             part.attempt(part.aim, 1)
+        case "budget":
+            part.budget = 3  # a look and a judgement, and for the second row another look
+            part.scores(at(0.6, 0.6, 0.6))
+            part.scores(at(0.55, 0.55, 0.55))
+            assert oracle.outcome().distance.tolist() == pytest.approx([0.2, 0.3, 0.2], abs=1e-6)
+            return
+        case "nan":
+            part.scores(at(math.nan, math.nan, math.nan))
+            assert not part.open.any()
     assert oracle.outcome().distance.tolist() == pytest.approx([0.5, 0.3, 0.5], abs=1e-6)
 
 

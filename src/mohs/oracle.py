@@ -264,7 +264,6 @@ class Oracle:
     def _in_time(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
         if late:
-            self._confirm_held()
             self.ledger.close(self.ids[self.open], "undecided: the time is up")
         return not late
 
