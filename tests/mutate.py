@@ -31,7 +31,9 @@ from tests.mutants import MUTANTS, Mutant
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/mutants.json"
 TEST_SECONDS, RUN_SECONDS = 120, 900  # of one test, of all that a mutant names
-WARM = ("torch", "scipy.stats", "sklearn", "pyarrow.parquet", "safetensors.torch", "pydantic", "typer", "plotly.graph_objects")
+WARM = (
+    "torch scipy.stats sklearn.datasets pyarrow.parquet safetensors.torch pydantic typer plotly.graph_objects hypothesis fastapi"
+)
 FORK = multiprocessing.get_context("fork")
 Record = dict[str, str | float]
 
@@ -81,9 +83,11 @@ def _test(folder: Path, tests: list[str], output: Path) -> None:
     sys.path[:0] = [str(folder / "src"), str(folder)]
     for name in [name for name in sys.modules if name.partition(".")[0] in ("mohs", "tests")]:
         del sys.modules[name]
+    sys.dont_write_bytecode = False  # of the tree, so that a mutant costs the compilation of one file
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest
 
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", str(TEST_SECONDS)]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--timeout", str(TEST_SECONDS)]
     sys.exit(int(pytest.main([*options, *(f"tests/{test}" for test in tests)])))
 
 
@@ -144,7 +148,7 @@ def main() -> int:
     found = {of: record for of, record in known().items() if of in names.values()}
     settled = [m for m in chosen if not asked.anew and found.get(names[m], {}).get("result") == "killed"]
     todo = sorted((m for m in chosen if m not in settled), key=lambda m: "::" not in m.tests)
-    for name in WARM if todo else ():
+    for name in WARM.split() if todo else ():
         importlib.import_module(name)
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as folder,

@@ -500,6 +500,7 @@ def test_no_hit_that_waits_is_lost(by: str):
             part.scores(at(0.6, 0.6, 0.6))
             part.scores(at(0.55, 0.55, 0.55))
             assert oracle.outcome().distance.tolist() == pytest.approx([0.2, 0.3, 0.2], abs=1e-6)
+            assert oracle.outcome().status == [Status.BROKEN] * 3
             return
         case "nan":
             part.scores(at(math.nan, math.nan, math.nan))
