@@ -168,7 +168,7 @@ MUTANTS = [
     ),
     Mutant(
         "oracle.py",
-        "oracle._close_silent(reference.isnan().any(1), x0, oracle.ids, judge)",
+        "oracle._close_silent(reference.isnan().any(1), ledger.point, oracle.ids, judge)",
         "pass",
         "test_oracle.py test_audit.py",
     ),
@@ -273,7 +273,7 @@ MUTANTS = [
         "engine/work.py",
         "(logits.isnan().any(1) | (verdict.margin.isnan() & ~verdict.reached)).nonzero()",
         "(logits.isnan().any(1) & False).nonzero()",
-        "test_audit.py::test_a_model_that_breaks_is_an_error_not_robustness test_http_model.py",
+        "test_audit.py::test_a_clean_input_without_an_answer_is_neither_right_nor_robust",
     ),
     Mutant(
         "engine/work.py",

@@ -121,7 +121,7 @@ class Oracle:
             blinding=prepared.blinding,
         )
         ledger.closed |= ~goal.applies(aim)
-        oracle._close_silent(reference.isnan().any(1), x0, oracle.ids, judge)
+        oracle._close_silent(reference.isnan().any(1), ledger.point, oracle.ids, judge)
         return oracle
 
     # what an attack asks
