@@ -862,4 +862,23 @@ MUTANTS = [
         "math.ceil(false_alarms * len(scores) * (1 + 1e-9))",
         "test_detectors.py::test_a_threshold_keeps_the_rate_of_false_alarms_and_no_lower_one_does",
     ),
+    Mutant(
+        "threat/wasserstein.py",
+        "return (good & stays).flatten(1).all(1) & (self.distance(p, x0) <= self.epsilon * (1 + 1e-6))",
+        "return (good & stays).flatten(1).all(1)",
+        "test_wasserstein.py test_transforms.py",
+    ),
+    Mutant("threat/wasserstein.py", "& (exact >= 0).all(1) &", "&", "test_wasserstein.py test_transforms.py"),
+    Mutant(
+        "threat/spatial.py",
+        "return sample(x0, y + (u * sine - v * less - dy), x + (-v * sine - u * less - dx), black)",
+        "return sample(x0, y + (u * sine - v * less - dy), x + (-v * sine - u * less), black)",
+        "test_transforms.py",
+    ),
+    Mutant(
+        "engine/transfers.py",
+        "return MIFGSM() if quick else VMIFGSM()",
+        "return MIFGSM(steps=1)",
+        "test_transfer.py::test_an_audit_by_surrogates_asks_the_model_once_an_example",
+    ),
 ]

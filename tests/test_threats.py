@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mohs.aim import Aim
+from mohs.attacks import PGD
 from mohs.errors import ThreatError, UnknownName
 from mohs.rng import Stream
 from mohs.threat import (
@@ -502,6 +503,13 @@ def test_the_box_is_part_of_the_set():
 def test_constraints_that_do_not_fit_are_refused(constraints: Constraints, words: str):
     with pytest.raises(ThreatError, match=re.escape(words)):
         Linf(0.1, constraints=constraints).check(inputs())
+
+
+def test_an_attack_looks_at_every_example():
+    """The second is off the grid, where no point of the set would be the adversary's to choose."""
+    x = torch.tensor([[1 / 3, 2 / 3], [0.5, 0.5]])
+    with pytest.raises(ThreatError, match="not on it"):
+        PGD()(nn.Linear(2, 2).eval(), x, torch.zeros(2).long(), threat="linf:0.1+quantise:2bit")
 
 
 @pytest.mark.parametrize(
