@@ -27,7 +27,15 @@ MUTANTS = [
     Mutant("attacks/base.py", ", rejected=judge.model.rejected)", ")", "test_smoothing.py"),
     Mutant("certificates/clever.py", '"l1": math.inf}', '"l1": 1.0}', "test_clever.py"),
     Mutant("certificates/clever.py", "p >= LEAST_P", "p >= 0", "test_clever.py"),
-    Mutant("certificates/lipschitz.py", "(f(torch.ones_like(x)) - zero)", "f(torch.ones_like(x))", "test_clever.py"),
+    Mutant(
+        "certificates/lipschitz.py",
+        "(f(torch.ones_like(x)) - zero)",
+        "f(torch.ones_like(x))",
+        (
+            "test_clever.py::test_power_iteration_subtracts_the_bias "
+            "test_clever.py::test_the_norm_of_a_layer_is_that_of_its_operator"
+        ),
+    ),
     Mutant("serve/blacklight.py", "self.matches(fingerprint) > self", "self.matches(fingerprint) >= self", "test_guard.py"),
     Mutant("serve/prada.py", "if distance > self.threshold:", "if distance >= 0:", "test_guard.py"),
     Mutant("serve/limits.py", "self.tokens = min(self.burst,", "self.tokens = max(self.burst,", "test_guard.py"),
@@ -50,33 +58,90 @@ MUTANTS = [
         "attacks/spatial/sinkhorn.py", "regularisation * y + arriving", "regularisation * y - arriving", "test_wasserstein.py"
     ),
     Mutant("attacks/spatial/sinkhorn.py", "per_row(mass, kernel)).to", "1.01 * per_row(mass, kernel)).to", "test_wasserstein.py"),
-    Mutant("attacks/about.py", "if part.startswith(WHEN)", "if part.startswith(WHEN * 2)", "test_attack_docs.py"),
+    Mutant(
+        "attacks/about.py",
+        "if part.startswith(WHEN)",
+        "if part.startswith(WHEN * 2)",
+        "test_attack_docs.py::test_the_docstring_says_what_it_does_and_when_to_use_it",
+    ),
     Mutant(
         "losses.py",
         "return functional.cross_entropy(logits, aim.y",
         "return -functional.cross_entropy(logits, aim.y",
-        "test_conformance.py",
+        "test_conformance.py::test_successes_are_real[fgsm-linf:0.03]",
     ),
-    Mutant("threat/threat.py", "direction.mul_(per_row(size", "direction.mul_(-per_row(size", "test_conformance.py"),
+    Mutant(
+        "threat/threat.py",
+        "direction.mul_(per_row(size",
+        "direction.mul_(-per_row(size",
+        "test_conformance.py::test_successes_are_real[fgsm-linf:0.03]",
+    ),
     Mutant(
         "oracle.py",
         "due &= self.threat.contains(points, origins)",
         "pass",
-        "test_conformance.py test_oracle.py",
+        "test_oracle.py::test_points_outside_the_set_never_count",
     ),
-    Mutant("oracle.py", "near = near & inside", "near = near", "test_oracle.py test_conformance.py"),
-    Mutant("oracle.py", "if level > granted and not", "if False and not", "test_oracle.py test_conformance.py"),
-    Mutant("oracle.py", "near = margin > -self.guide.slack", "near = margin > self.guide.slack + 1", "test_oracle.py"),
     Mutant(
-        "models/prepared.py", "reached = (margin > 0) & (goal.margin(exact, aim) > 0)", "reached = margin > 0", "test_oracle.py"
+        "oracle.py",
+        "near = near & inside",
+        "near = near",
+        (
+            "test_oracle.py::test_points_outside_the_set_never_count "
+            "test_oracle.py::test_what_lies_outside_is_not_the_closest_failure_of_an_attack_that_roams"
+        ),
     ),
-    Mutant("models/prepared.py", "2 * hits >= trials", "hits >= 0", "test_oracle.py"),
     Mutant(
-        "ledger.py", "good = (verdict.reached & (distance < self.distance[ids]))", "good = (verdict.reached)", "test_oracle.py"
+        "oracle.py",
+        "if level > granted and not",
+        "if False and not",
+        "test_oracle.py::test_what_is_not_granted_is_refused_by_both_names",
     ),
-    Mutant("ledger.py", "if failure is not None:", "if False:", "test_audit.py test_oracle.py"),
-    Mutant("models/batched.py", "missing = -len(x) % self.quantum", "missing = 0", "test_conformance.py test_oracle.py"),
-    Mutant("store/faults.py", "os.replace(temporary, path)", "path.write_bytes(data[: len(data) // 2])", "test_runs.py"),
+    Mutant(
+        "oracle.py",
+        "near = margin > -self.guide.slack",
+        "near = margin > self.guide.slack + 1",
+        "test_oracle.py::test_a_hit_the_guide_misses_by_less_than_its_slack_is_found",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "reached = (margin > 0) & (goal.margin(exact, aim) > 0)",
+        "reached = margin > 0",
+        "test_oracle.py::test_a_success_must_hold_in_float64_too",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "2 * hits >= trials",
+        "hits >= 0",
+        "test_oracle.py::test_a_hit_on_a_random_model_is_confirmed_on_fresh_draws",
+    ),
+    Mutant(
+        "ledger.py",
+        "good = (verdict.reached & (distance < self.distance[ids]))",
+        "good = (verdict.reached)",
+        (
+            "test_oracle.py::test_a_hit_the_judge_denies_does_not_count "
+            "test_oracle.py::test_of_several_candidates_the_nearest_confirmed_is_kept"
+        ),
+    ),
+    Mutant(
+        "ledger.py",
+        "if failure is not None:",
+        "if False:",
+        "test_oracle.py::test_a_budget_closes_rows_as_undecided_with_exact_counts",
+    ),
+    Mutant(
+        "models/batched.py",
+        "missing = -len(x) % self.quantum",
+        "missing = 0",
+        "test_oracle.py::test_calls_are_padded_to_the_quantum_and_split_into_micro_batches",
+    ),
+    Mutant(
+        "store/faults.py",
+        "os.replace(temporary, path)",
+        "path.write_bytes(data[: len(data) // 2])",
+        "test_runs.py::test_every_fault_point_in_a_fork",
+    ),
     Mutant(
         "engine/execute.py",
         'if stage.kind == "measure" else cases.open',
@@ -96,7 +161,12 @@ MUTANTS = [
     ),
     Mutant("models/convolution.py", "stride, padding, unseen)", "stride, padding)", "test_convolution.py"),
     Mutant("models/inplace.py", "part in fresh and len(part.users) == 1", "part in fresh", "test_inplace.py"),
-    Mutant("threat/constraints.py", "low = torch.where(fixed, x0,", "low = torch.where(~fixed, x0,", "test_conformance.py"),
+    Mutant(
+        "threat/constraints.py",
+        "low = torch.where(fixed, x0,",
+        "low = torch.where(~fixed, x0,",
+        "test_threats.py::test_the_box_of_mask_limit_and_bounds",
+    ),
     Mutant("attacks/gradient/apgd.py", "eta[stalled] /= 2", "eta[stalled] /= 1", "test_apgd_fab.py"),
     Mutant("attacks/minimal/fab.py", "x.index_copy_(0, hit, torch.lerp(centre, found, self.beta))", "pass", "test_apgd_fab.py"),
     Mutant("attacks/blackbox/slope.py", "- value[:, 1, j]", "+ value[:, 1, j]", "test_score_based.py"),
@@ -111,7 +181,9 @@ MUTANTS = [
     Mutant("attacks/blackbox/bandits.py", "rate * (up - down)", "rate * (down - up)", "test_score_based.py"),
     Mutant("attacks/blackbox/zoo.py", "self.lack1[count]", "self.lack1[count.amax()]", "test_score_based.py"),
     Mutant("attacks/blackbox/square.py", "better = (value > s.value)", "better = (value >= -1e9)", "test_square_deepfool.py"),
-    Mutant("rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py"),
+    Mutant(
+        "rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py::test_every_word_of_the_address_counts"
+    ),
     Mutant("networks/parts.py", "a, x = self.root.square(), x.relu()", "a = self.root.square()", "test_networks.py"),
     Mutant("networks/parts.py", "math.sqrt(gain / part", "math.sqrt(1 / part", "test_networks.py"),
     Mutant("networks/parts.py", "stream.at(name).normal", "stream.normal", "test_networks.py"),
@@ -125,11 +197,21 @@ MUTANTS = [
     Mutant("models/sustainability.py", "handle.remove()", "pass", "test_layers.py"),
     Mutant("models/sustainability.py", "values.mean() + dev", "values.mean() - dev", "test_layers.py"),
     Mutant("diagnosis/layers.py", "error[:n].double()", "error.double()", "test_layers.py"),
-    Mutant("models/saliency.py", "with seeded(number):", "if True:", "test_saliency.py"),
+    Mutant(
+        "models/saliency.py",
+        "with seeded(number):",
+        "if True:",
+        "test_saliency.py::test_maps_of_a_random_model_are_a_mean_that_comes_again",
+    ),
     Mutant("auditing.py", "run.complete and (asked.saliency is None or run.saliency())", "run.complete", "test_saliency.py"),
     Mutant("auditing.py", '((shown["x"][rows], shown["label"][rows])', '((shown["x"][rows], reached)', "test_saliency.py"),
     Mutant("networks/vision.py", "* self.each**-0.5", "", "test_networks.py"),
-    Mutant("geometry/linf.py", "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)", "x", "test_geometry.py"),
+    Mutant(
+        "geometry/linf.py",
+        "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)",
+        "x",
+        "test_geometry.py::test_projection_lands_stays_and_is_nearest",
+    ),
     Mutant(
         "oracle.py",
         "self.goal.given_away(logits.argmax(1), clean.aim) & clean.open",
@@ -213,8 +295,10 @@ MUTANTS = [
         "oracle.py",
         "calls = self.ledger.queries[ids]  # by the row's own count: fresh at every call",
         "calls = 0 * self.ledger.queries[ids]",
-        "test_oracle.py::test_answers_are_means_over_fresh_draws_and_all_are_counted "
-        "test_oracle.py::test_labels_of_a_random_model_are_fresh_too",
+        (
+            "test_oracle.py::test_answers_are_means_over_fresh_draws_and_all_are_counted "
+            "test_oracle.py::test_labels_of_a_random_model_are_fresh_too"
+        ),
     ),
     Mutant("ledger.py", "    if doubted:\n", "    if False:\n", "test_oracle.py::test_a_success_must_hold_in_float64_too"),
     Mutant(
@@ -251,8 +335,10 @@ MUTANTS = [
         "asking.py",
         "            loss = want(goal.heard(logits, c.aim), c.aim)\n",
         "            loss = want(logits, c.aim)\n",
-        "test_detectors.py::test_an_attack_must_pass_the_detector_too "
-        "test_detectors.py::test_a_refusal_serves_the_label_in_every_loss",
+        (
+            "test_detectors.py::test_an_attack_must_pass_the_detector_too "
+            "test_detectors.py::test_a_refusal_serves_the_label_in_every_loss"
+        ),
     ),
     Mutant(
         "asking.py",
@@ -289,8 +375,10 @@ MUTANTS = [
         "engine/work.py",
         ", rejected=self.prepared.judge.model.rejected)",
         ")",
-        "test_smoothing.py::test_predict_votes_abstains_and_can_be_attacked "
-        "test_detectors.py::test_detect_tells_both_attacks_apart",
+        (
+            "test_smoothing.py::test_predict_votes_abstains_and_can_be_attacked "
+            "test_detectors.py::test_detect_tells_both_attacks_apart"
+        ),
     ),
     Mutant(
         "engine/execute.py",
@@ -338,8 +426,10 @@ MUTANTS = [
         "engine/plan.py",
         "draws=profile.draws if model.random else 1,",
         "draws=1,",
-        "test_profiles.py::test_a_random_model_is_audited_by_the_rand_version "
-        "test_audit.py::test_a_random_model_is_confirmed_on_fresh_draws",
+        (
+            "test_profiles.py::test_a_random_model_is_audited_by_the_rand_version "
+            "test_audit.py::test_a_random_model_is_confirmed_on_fresh_draws"
+        ),
     ),
     Mutant(
         "attacks/base.py",
@@ -514,15 +604,13 @@ MUTANTS = [
         "threat/threat.py",
         "self.norm.steepest(self.constraints.mutable(g))",
         "self.norm.steepest(g)",
-        "test_threats.py test_conformance.py::test_constraints_are_honoured",
+        "test_threats.py::test_a_step_spends_nothing_on_what_may_not_change",
     ),
     Mutant(
         "threat/threat.py",
         "return torch.where(per_row(inside, p), shown, nearer)",
         "return shown",
-        "test_threats.py::test_steps_projections_and_random_points_stay_inside "
-        "test_threats.py::test_the_grid_of_a_file "
-        "test_conformance.py::test_constraints_are_honoured",
+        "test_threats.py::test_steps_projections_and_random_points_stay_inside",
     ),
     Mutant(
         "threat/constraints.py",
@@ -541,7 +629,7 @@ MUTANTS = [
         "threat/transform.py",
         "return self.project(g.sign_().mul_(move).add_(p), x0, budget)",
         "return g.sign_().mul_(move).add_(p)",
-        "test_transforms.py test_conformance.py::test_points_lie_in_set_and_box",
+        "test_conformance.py::test_points_lie_in_set_and_box[pgd-flow:0.2]",
     ),
     Mutant("threat/transform.py", "torch.where(fixed & (ratio > 0), torch.inf, ratio)", "ratio", "test_transforms.py"),
     Mutant(
@@ -592,13 +680,19 @@ MUTANTS = [
         "geometry/l2.py",
         "v.mul_(per_row(s.sqrt_().clamp_(max=1).to(v.dtype), v))",
         "v.mul_(per_row(s.clamp_(max=1).to(v.dtype), v))",
-        "test_geometry.py::test_projection_spends_the_whole_budget_at_image_size test_geometry.py::test_projection_against_scipy",
+        (
+            "test_geometry.py::test_projection_spends_the_whole_budget_at_image_size "
+            "test_geometry.py::test_projection_against_scipy"
+        ),
     ),
     Mutant(
         "geometry/l1.py",
         "size.double().sub_(lam[:, None])",
         "size.double().sub_(1.01 * lam[:, None])",
-        "test_geometry.py::test_projection_against_scipy test_geometry.py::test_projection_spends_the_whole_budget_at_image_size",
+        (
+            "test_geometry.py::test_projection_against_scipy "
+            "test_geometry.py::test_projection_spends_the_whole_budget_at_image_size"
+        ),
     ),
     Mutant(
         "geometry/l0.py",
@@ -680,7 +774,10 @@ MUTANTS = [
         "models/checks.py",
         'if declared == "logits" and _sums_to_one(z):',
         "if False:",
-        "test_models.py::test_outputs_that_break_the_contract test_models.py::test_one_value_a_row_is_a_margin_or_a_probability",
+        (
+            "test_models.py::test_outputs_that_break_the_contract "
+            "test_models.py::test_one_value_a_row_is_a_margin_or_a_probability"
+        ),
     ),
     Mutant(
         "certificates/certificate.py",
@@ -790,8 +887,10 @@ MUTANTS = [
         "certificates/activations.py",
         "(self.slope - chord) * lower",
         "(self.slope - chord) * lower * 0.99",
-        "test_certificates.py::test_crown_of_one_neuron_is_the_triangle "
-        "test_certificates.py::test_no_point_of_the_set_violates_a_bound",
+        (
+            "test_certificates.py::test_crown_of_one_neuron_is_the_triangle "
+            "test_certificates.py::test_no_point_of_the_set_violates_a_bound"
+        ),
     ),
     Mutant(
         "certificates/activations.py",
@@ -847,8 +946,10 @@ MUTANTS = [
         "detectors/guarded.py",
         "excess = self.gain * (score.double() - self.threshold)",
         "excess = self.gain * score.double()",
-        "test_detectors.py::test_joint_success_by_hand "
-        "test_detectors.py::test_a_guarded_model_rejects_held_out_inputs_at_the_rate",
+        (
+            "test_detectors.py::test_joint_success_by_hand "
+            "test_detectors.py::test_a_guarded_model_rejects_held_out_inputs_at_the_rate"
+        ),
     ),
     Mutant(
         "detectors/guarded.py",
