@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 import mohs
-from mohs.auditing import Request, command, make_job, resume
+from mohs.auditing import resume
 from mohs.errors import RequestError, RunError, ThreatError, UnknownName
+from mohs.jobs import make_job
+from mohs.request import Request, command
 from mohs.store import Run
 from mohs.store.verdict import verdict_of
 from tests.small import Linear, labelled, network
@@ -213,7 +215,7 @@ def test_bad_requests_write_nothing(case, tmp_path, options, error, words):
 def test_resume_refuses_other_data_or_another_model(case, tmp_path):
     module, data = case
     job = make_job(module, data, threats=["linf:0.05"], **QUICK)
-    from mohs.auditing import describe
+    from mohs.jobs import describe
 
     Run.create(tmp_path / "run", describe(job))
     with pytest.raises(RunError, match="data"):

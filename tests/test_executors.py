@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mohs.auditing import Job, carry_out, describe, make_job, resume
+from mohs.auditing import carry_out, resume
 from mohs.engine import executors
 from mohs.errors import RunFailed
+from mohs.jobs import Job, describe, make_job
 from mohs.models.cpu import threads
 from mohs.store import Run
 from tests.small import labelled, network
@@ -116,7 +117,8 @@ def test_stopping_ends_the_processes(tmp_path):
 ENDLESS = """
 import sys, time
 from tests.test_executors import made
-from mohs.auditing import carry_out, describe
+from mohs.auditing import carry_out
+from mohs.jobs import describe
 from mohs.store import Run
 _, _, job = made(lambda: time.sleep(600))
 carry_out(Run.create(sys.argv[1], describe(job)), job, None)

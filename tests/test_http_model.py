@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from mohs.attacks import Square
-from mohs.auditing import Request, load_http
 from mohs.errors import Missing, ModelError, Refused, RequestError, RunFailed
 from mohs.ledger import Status
 from mohs.models.contract import check_contract
 from mohs.models.http import HttpModel, client, make_endpoint
 from mohs.models.http.model import _key
 from mohs.models.prepared import prepare
+from mohs.request import Request
+from mohs.subjects import load_http
 from mohs.threat import Knowledge
 from tests.stub import (
     Answer,

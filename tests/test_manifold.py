@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mohs.attacks import PGD, OnManifold
-from mohs.auditing import carry_out, describe, make_job, resume
+from mohs.auditing import carry_out, resume
 from mohs.errors import ModelError, RequestError, RunError, ThreatError
+from mohs.jobs import describe, make_job
 from mohs.models import TorchModel
 from mohs.models.autoencoder import Autoencoder, fit_autoencoder
 from mohs.store import Run

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 import mohs
 from mohs.attacks import LPA, PPGD, FastLPA
 from mohs.attacks.perceptual import lpa
-from mohs.auditing import carry_out, describe, make_job, resume
+from mohs.auditing import carry_out, resume
 from mohs.errors import ModelError, RequestError, RunError, ThreatError, UnknownName
+from mohs.jobs import describe, make_job
 from mohs.models import TorchModel
 from mohs.models.perception import CONVOLUTIONS, PLACES, POOLED, Perception, load_lpips
 from mohs.oracle import Oracle

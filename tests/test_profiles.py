@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import mohs
 from mohs.attacks import APGD, FABT, AnnealFlip, APGDTargeted, NoisyCopies, SpatialGrid, Square
 from mohs.attacks.gradient.apgd import towards
-from mohs.auditing import make_job
 from mohs.engine.profiles import PROFILES, Step, find_profile, outline, sighted
 from mohs.errors import RequestError, UnknownName
+from mohs.jobs import make_job
 from mohs.losses import cross_entropy, dlr, dlr_targeted, logit_difference
 from mohs.models import Guide, Judge, Model, Prepared, TorchModel
 from mohs.threat import L0, L1, L2, Knowledge, Linf, Threat, Untargeted, parse_threat

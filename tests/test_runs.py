@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mohs.auditing import carry_out, describe, make_job, resume
+from mohs.auditing import carry_out, resume
 from mohs.errors import RunError, RunFailed
+from mohs.jobs import describe, make_job
 from mohs.store import Run, faults
 from tests.small import labelled, network
 

@@ -20,6 +20,7 @@ from mohs.models.saliency import check_saliency, saliency
 from mohs.report import pictures, write_report
 from mohs.store import Run
 from mohs.store.verdict import verdict_of
+from mohs.threat import Knowledge
 from tests.small import Linear, labelled, network
 from tests.test_cli import Mohs, command_line, nothing
 
@@ -191,7 +192,7 @@ def test_what_cannot_be_drawn_is_told_before_anything_is_written(tmp_path: Path)
     with pytest.raises(RequestError, match="'gradient' or 'integrated-gradients'"):
         auditing.audit(module, (x, module(x).argmax(1)), threats=["linf:0.1"], out=tmp_path / "run", saliency="grad")
     model = linear()
-    model.gives = auditing.Knowledge.SCORES
+    model.gives = Knowledge.SCORES
     with pytest.raises(Refused, match="gives scores"):
         check_saliency(model, "gradient")
     assert nothing(tmp_path)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import mohs
-from mohs import auditing
 from mohs.attacks import find
 from mohs.attacks.gradient.mifgsm import MIFGSM
 from mohs.attacks.gradient.pgd import PGD
@@ -19,6 +18,7 @@ from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM
 from mohs.attacks.transfer.lgv import lgv
 from mohs.attacks.transfer.transforms import diversify, jump, shrink, smooth
 from mohs.errors import ModelError, Refused, RequestError, RunError
+from mohs.jobs import describe, make_job
 from mohs.losses import cross_entropy, logit_difference
 from mohs.models import TorchModel, prepare
 from mohs.models.ensemble import Ensemble, surrogate
@@ -368,8 +368,8 @@ def test_surrogates_that_do_not_fit_an_audit_are_refused() -> None:
 def test_an_audit_by_surrogates_is_resumed_with_the_same_ones(tmp_path: Path) -> None:
     w = world()
     options = {"threats": ["linf:0.03"], "profile": "quick", "rows": 16}
-    job = auditing.make_job(w.module, (w.x, w.y), surrogates=[frozen_module(2)], **options)
-    run = Run.create(tmp_path / "run", auditing.describe(job))
+    job = make_job(w.module, (w.x, w.y), surrogates=[frozen_module(2)], **options)
+    run = Run.create(tmp_path / "run", describe(job))
     with pytest.raises(RunError, match="surrogates"):
         mohs.resume(run.folder, model=w.module, data=(w.x, w.y), surrogates=[frozen_module(3)])
     done = mohs.resume(run.folder, model=w.module, data=(w.x, w.y), surrogates=[frozen_module(2)])

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from mohs.attacks.universal.craft import Craft, find
 from mohs.attacks.universal.replay import KEY, Replay
-from mohs.auditing import load, make_request
 from mohs.data import Examples, load_data
 from mohs.errors import DataError, RequestError
 from mohs.ledger import Status
@@ -22,8 +21,10 @@ from mohs.models import Model, Prepared, prepare
 from mohs.models.contract import Finding, check_contract
 from mohs.report.pictures import change_png
 from mohs.report.tables import finite
+from mohs.request import make_request
 from mohs.rng import Stream
 from mohs.store.verdict import Score
+from mohs.subjects import load
 from mohs.threat import Goal, PatchThreat, Threat, parse_goal, parse_threat
 
 Data = str | tuple[Tensor, Tensor] | Examples

@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mohs.auditing import AnyModel, Result, Watcher, alone, audit, describe, make_job, make_request, resume
+from mohs.auditing import Result, Watcher, audit, resume
 from mohs.data import Examples, load_data
 from mohs.defend.table import defended, shown
 from mohs.errors import RequestError, RunError
+from mohs.jobs import describe, make_job
 from mohs.models import Model
+from mohs.request import make_request
 from mohs.store import Run
+from mohs.subjects import AnyModel, alone
 
 TRANSFER = "+knowledge:transfer"
 TIMED, REPEATS = 64, 5  # examples in a pass that is timed; the least of so many passes counts

@@ -19,20 +19,23 @@ from torch import Tensor, nn
 
 from mohs.aim import Aim
 from mohs.attacks.gradient.pgd import PGD
-from mohs.auditing import Result, Watcher, audit, carry_out, describe, facing, load, make_job, make_request
-from mohs.auditing import command as command_of
+from mohs.auditing import Result, Watcher, audit, carry_out
 from mohs.data import Examples, load_data
 from mohs.detectors import ROC, Guarded, Method, find, guard
 from mohs.engine.profiles import find_profile
 from mohs.errors import DataError, RequestError
+from mohs.jobs import describe, make_job
 from mohs.models import Batched, Judge, Model, Prepared, prepare
 from mohs.models.contract import check_contract
 from mohs.oracle import Oracle
 from mohs.report.detection import FILE
 from mohs.report.tables import finite
+from mohs.request import command as command_of
+from mohs.request import make_request
 from mohs.store import Run
 from mohs.store.faults import write_durably
 from mohs.store.verdict import Score, within
+from mohs.subjects import facing, load
 from mohs.threat import Threat, Untargeted, parse_threat
 
 Data = str | tuple[Tensor, Tensor] | Examples

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mohs.auditing import load_http, make_request
 from mohs.data import Examples, load_data
 from mohs.errors import RunFailed
 from mohs.models.contract import check_contract
 from mohs.models.http import HttpModel
+from mohs.request import make_request
 from mohs.rng import Stream
+from mohs.subjects import load_http
 from mohs.threat import Knowledge
 
 HELD_OUT = 0.25  # of the examples, with the noise around them: what the substitute is judged on

@@ -17,16 +17,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from mohs import auditing as audited
-from mohs.auditing import Result, Watcher, audit, environment
+from mohs.auditing import Result, Watcher, audit
 from mohs.data import Examples, load_data
+from mohs.environment import environment
 from mohs.errors import DataError, ModelError, RequestError, RunError
 from mohs.models import TorchModel
 from mohs.models.trainable import network_of
 from mohs.report.training import write_page
+from mohs.request import Request as AuditRequest
 from mohs.rng import Stream
 from mohs.store.faults import write_durably
 from mohs.store.run import locked
+from mohs.subjects import check_aids, facing
 from mohs.threat import PerceptualThreat, Threat, parse_threat
 from mohs.train import Recipe, parse
 from mohs.train.loop import Epoch, Standing, Task, fit
@@ -297,7 +299,7 @@ def _threat(threat: str | Threat | None, recipe: Recipe) -> Threat | None:
 def _facing(threat: Threat, network: nn.Module, x: Tensor, classes: int, request: Request) -> Threat:
     """In the bounds of the data; seen by the request's perceptual model, along the manifold of its autoencoder or of one fitted
     to x. A perceptual threat without a network sees with the one that is trained, as it is at each step."""
-    own = audited.Request(
+    own = AuditRequest(
         model=request.model,
         data=request.data,
         threats=[str(threat)],
@@ -306,10 +308,10 @@ def _facing(threat: Threat, network: nn.Module, x: Tensor, classes: int, request
         perceptual_model=request.perceptual_model,
         autoencoder=request.autoencoder,
     )
-    audited.check_aids(own, [threat])
+    check_aids(own, [threat])
     if isinstance(threat, PerceptualThreat) and request.perceptual_model is None:
         return threat.within(request.bounds)
-    return audited.facing(threat, TorchModel(network, classes=classes, bounds=request.bounds), x, own)
+    return facing(threat, TorchModel(network, classes=classes, bounds=request.bounds), x, own)
 
 
 def _classes(examples: Examples) -> int:

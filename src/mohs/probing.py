@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mohs.auditing import QUERIES, Result, Watcher, audit
+from mohs.auditing import Result, Watcher, audit
 from mohs.data import Examples
 from mohs.engine.probes import NAME
 from mohs.errors import RequestError
+from mohs.jobs import QUERIES
 from mohs.models.http import Endpoint, load_endpoint
 from mohs.threat import parse_threat
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from mohs.auditing import AnyModel, load, load_http, make_request
 from mohs.data import Examples, load_data
 from mohs.errors import ModelError, Refused, RequestError, RunFailed
 from mohs.models import Model
@@ -21,7 +20,9 @@ from mohs.models.contract import check_contract
 from mohs.models.factory import call_factory
 from mohs.models.http import HttpModel
 from mohs.models.torch_model import as_logits
+from mohs.request import make_request
 from mohs.rng import Stream
+from mohs.subjects import AnyModel, load, load_http
 from mohs.threat import Knowledge
 
 HELD_OUT = 0.25  # of the data: what agreement is measured on

@@ -60,12 +60,14 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import attacks as table
-    from mohs.auditing import check_aids, facing, load, load_surrogate, make_request
+    from mohs.cli.show import tell
     from mohs.data import load_data
     from mohs.models import prepare
     from mohs.models.contract import check_contract
     from mohs.models.ensemble import surrogate as aided
+    from mohs.request import make_request
     from mohs.store.verdict import Score
+    from mohs.subjects import check_aids, facing, load, load_surrogate
     from mohs.threat import parse_goal, parse_threat
 
     chosen = table.make({"attack": attack, **options.own(context.args)})
@@ -81,8 +83,7 @@ def command(
     subject = load(model, examples.x, request)
     check_aids(request, [parsed])
     parsed = facing(parsed, subject, examples.x, request)
-    for finding in check_contract(subject, examples.x, examples.y):
-        Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    tell(check_contract(subject, examples.x, examples.y))
     prepared = prepare(subject, examples.x[:8], rows=rows)
     if surrogate:
         own = [load_surrogate(name, examples.x, request) for name in surrogate]

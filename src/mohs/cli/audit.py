@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,10 +70,10 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, and stop.")] = False,
     json: options.Json = False,
 ) -> int:
-    from mohs import auditing as job_of
-    from mohs.cli.show import errors, finish, watching
+    from mohs.cli.running import carried_out, given
+    from mohs.cli.show import finish, fresh, tell
+    from mohs.jobs import make_job
     from mohs.report.policy import load_policy, parse_requirement
-    from mohs.store import Run
     from mohs.store.verdict import verdict_of
 
     lines, sure = load_policy(policy) if policy else ([], [])
@@ -107,19 +106,15 @@ def command(
         "confident": sure,
     }
     chosen["bounds"] = options.bounds_of(bounds)
-    given = {name: value for name, value in chosen.items() if value != job_of.Request.model_fields[name].default}
-    work = job_of.make_job(model, data, threats=texts, surrogates=surrogate or [], **given)
-    for finding in work.findings:
-        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    work = make_job(model, data, threats=texts, surrogates=surrogate or [], **given(chosen))
+    tell(work.findings)
     if dry_run:
         from mohs.cli.plan import show_plan
 
         show_plan(work, json)
         return 0
-    folder = out or Path("runs") / f"{_slug(model)}-{datetime.now():%Y%m%d-%H%M%S-%f}"
-    run = Run.create(folder, job_of.describe(work))
-    with watching(folder) as watch:
-        job_of.carry_out(run, work, watch)
+    folder = out or fresh(_slug(model))
+    run = carried_out(work, folder)
     return finish(run, verdict_of(run), json, lines, sure)
 
 

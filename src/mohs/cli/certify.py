@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,13 +34,13 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/certify-<time> without it.", show_default=False)] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs import auditing as job_of
-    from mohs.cli.show import errors, verdict_line, watching
+    from mohs.cli.running import carried_out, given
+    from mohs.cli.show import fresh, tell, verdict_line
+    from mohs.jobs import make_job
     from mohs.report import write_report
     from mohs.report.policy import check, parse_requirement
     from mohs.report.proofs import summary
     from mohs.report.tables import as_json
-    from mohs.store import Run
     from mohs.store.verdict import verdict_of
 
     for line in (*(require or []), *(confident or [])):
@@ -62,14 +61,10 @@ def command(
         "require": require or [],
         "confident": confident or [],
     }
-    given = {name: value for name, value in chosen.items() if value != job_of.Request.model_fields[name].default}
-    work = job_of.make_job(model, data, threats=threat, **given)
-    for finding in work.findings:
-        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
-    folder = out or Path("runs") / f"certify-{datetime.now():%Y%m%d-%H%M%S-%f}"
-    run = Run.create(folder, job_of.describe(work))
-    with watching(folder) as watch:
-        job_of.carry_out(run, work, watch)
+    work = make_job(model, data, threats=threat, **given(chosen))
+    tell(work.findings)
+    folder = out or fresh("certify")
+    run = carried_out(work, folder)
     verdict = verdict_of(run)
     requirements = check(require or [], confident or [], verdict)
     report = write_report(run, folder / "report.html")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,9 +47,9 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs.certificates.clever import clever
-    from mohs.cli.show import counting, errors
+    from mohs.cli.show import counting, fresh, tell
 
-    folder = out or Path("runs") / f"clever-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or fresh("clever")
     with counting("estimated") as watch:
         found = clever(
             model,
@@ -72,8 +71,7 @@ def command(
             out=folder,
             watch=watch,
         )
-    for finding in found.findings:
-        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    tell(found.findings)
     if json:
         typer.echo(json_module.dumps(found.facts(), indent=1))
     else:

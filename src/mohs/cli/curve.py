@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +35,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/curve-<time> without it.", show_default=False)] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs.cli.show import watching
+    from mohs.cli.show import fresh, watching
     from mohs.curving import curve, unbounded
     from mohs.report import write_report
     from mohs.report.curves import as_json, summary
@@ -44,7 +43,7 @@ def command(
     norms = [name.strip() for name in norm.split(",")]
     unbounded(norms)
     asked = [_place(text, norms) for text in at or []]
-    folder = out or Path("runs") / f"curve-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or fresh("curve")
     chosen = {"limit": limit, "seed": seed, "bounds": options.bounds_of(bounds), "outputs": outputs, "device": device}
     with watching(folder) as watch:
         found = curve(model, data, norms=norms, out=folder, watch=watch, rows=rows, trust_pickle=trust_pickle, **chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,15 +57,15 @@ def command(
         raise RequestError("say what stands before the model and what it is measured on: --with jpeg:75 --data DATA")
     if audit != bool(threat):
         raise RequestError("--audit and --threat go together: what to audit against, such as --audit --threat linf:8/255")
-    from mohs.auditing import Request
-    from mohs.cli.show import watching
+    from mohs.cli.show import fresh, watching
     from mohs.defending import defend
     from mohs.report import write_report
+    from mohs.request import Request
 
     chosen: dict[str, Any] = {"limit": limit, "seed": seed, "bounds": options.bounds_of(bounds), "outputs": outputs}
     chosen |= {"device": device, "rows": rows, "trust_pickle": trust_pickle, "profile": profile}
     given = {name: value for name, value in chosen.items() if value != Request.model_fields[name].default}
-    folder = out or Path("runs") / f"defend-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or fresh("defend")
     with watching(folder) as watch:
         found = defend(model, data, defences=with_, threats=threat or [], out=folder, watch=watch, **given)
     reports = {name: str(write_report(r.run, r.run.folder / "report.html")) for name, r in found.results.items()}

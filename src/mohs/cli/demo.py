@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -28,13 +27,13 @@ def command(
     from rich.console import Console
 
     from mohs.auditing import audit
-    from mohs.cli.show import errors, watching
+    from mohs.cli.show import errors, fresh, watching
     from mohs.demo import load_demo
     from mohs.report import write_report
     from mohs.report.tables import as_json
     from mohs.report.terminal import summary
 
-    folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or fresh("demo")
     results = {}
     for variant in ("standard", "robust"):
         started = time.perf_counter()

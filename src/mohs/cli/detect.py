@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -44,12 +43,12 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/detect-<time> without it.", show_default=False)] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs.cli.show import watching
+    from mohs.cli.show import fresh, watching
     from mohs.detecting import detect
     from mohs.report import write_report
     from mohs.report.detection import summary
 
-    folder = out or Path("runs") / f"detect-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or fresh("detect")
     with watching(folder, resumable=False) as watch:
         found = detect(
             model,

@@ -34,6 +34,7 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs import attacks
+    from mohs.cli.show import tell
     from mohs.diagnosis.layers import sustainability
     from mohs.report.layers import table, write_page
 
@@ -53,8 +54,7 @@ def command(
         rows=rows,
         trust_pickle=trust_pickle,
     )
-    for finding in found.findings:
-        Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    tell(found.findings)
     facts = found.facts()
     page = None if out is None else write_page(facts, out)
     if json:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mohs.auditing import Job
+    from mohs.jobs import Job
 
 
 def show_plan(job: Job, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,13 +51,13 @@ def command(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/probe-<time> without it.", show_default=False)] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs import auditing as job_of
-    from mohs.cli.show import errors, finish, watching
+    from mohs.cli.running import carried_out, given
+    from mohs.cli.show import errors, finish, fresh, tell
     from mohs.engine.probes import NAME
+    from mohs.jobs import make_job
     from mohs.models.http import load_endpoint
     from mohs.probing import against
     from mohs.report.policy import parse_requirement
-    from mohs.store import Run
     from mohs.store.verdict import verdict_of
 
     chosen: dict[str, Any] = {
@@ -78,25 +77,21 @@ def command(
         "require": require or [],
         "confident": confident or [],
     }
-    given = {name: value for name, value in chosen.items() if value != job_of.Request.model_fields[name].default}
     if explore and adapt:
         raise RequestError("--adapt evades a guard in an attack, and --explore makes none: leave one out")
     if explore:
         from mohs.cli.explore import show_exploration
 
-        return show_exploration(url, data, {"queries": queries, **given}, json)
+        return show_exploration(url, data, {"queries": queries, **given(chosen)}, json)
     texts = against(load_endpoint(describe, url), threat or [])
     for line in (*(require or []), *(confident or [])):
         parse_requirement(line, texts)
-    work = job_of.make_job(url, data, threats=texts, surrogates=surrogate or [], **given)
-    for finding in work.findings:
-        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    work = make_job(url, data, threats=texts, surrogates=surrogate or [], **given(chosen))
+    tell(work.findings)
     for planned in work.plan.threats:
         errors.print(f"{planned.text}: {planned.stages[0].note}", highlight=False, markup=False, soft_wrap=True)
-    folder = out or Path("runs") / f"probe-{datetime.now():%Y%m%d-%H%M%S-%f}"
-    run = Run.create(folder, job_of.describe(work))
-    with watching(folder) as watch:
-        job_of.carry_out(run, work, watch)
+    folder = out or fresh("probe")
+    run = carried_out(work, folder)
     return finish(run, verdict_of(run), json, require or [], confident or [])
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mohs.report.policy import Requirement, check
@@ -19,8 +21,20 @@ from mohs.store.verdict import Verdict
 if TYPE_CHECKING:
     from mohs.auditing import Watcher
     from mohs.engine.execute import Progress as Seen
+    from mohs.models.contract import Finding
 
 errors = Console(stderr=True)
+
+
+def fresh(name: str) -> Path:
+    """A folder under runs that no other command has."""
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+
+
+def tell(findings: Iterable[Finding], of: str = "") -> None:
+    """What was noticed about a model, on standard error."""
+    for finding in findings:
+        errors.print(f"[yellow]{of}{finding.severity}[/]: {escape(finding.message)}", highlight=False)
 
 
 @contextmanager

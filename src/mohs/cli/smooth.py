@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,10 +52,10 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs.certificates.smoothing import certify
-    from mohs.cli.show import counting, errors
+    from mohs.cli.show import counting, fresh, tell
     from mohs.threat.grammar import number
 
-    folder = out or Path("runs") / f"smooth-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or fresh("smooth")
     with counting("certified") as watch:
         found = certify(
             model,
@@ -80,8 +79,7 @@ def command(
             out=folder,
             watch=watch,
         )
-    for finding in found.findings:
-        errors.print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    tell(found.findings)
     if json:
         typer.echo(json_module.dumps(found.facts(), indent=1))
     else:

@@ -142,12 +142,13 @@ def _of_models(
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The findings, and what they are of."""
-    from mohs.auditing import load, load_surrogate, make_request
-    from mohs.cli.show import errors
+    from mohs.cli.show import tell
     from mohs.data import load_data
     from mohs.models.contract import check_contract
+    from mohs.request import make_request
     from mohs.study.base import Subject
     from mohs.study.training import school_of
+    from mohs.subjects import load, load_surrogate
 
     examples = load_data(data, limit=limit, seed=said["seed"])
     request = make_request(models[0], data, [], {**said, "trust_pickle": trust_pickle})
@@ -158,8 +159,7 @@ def _of_models(
         for text in models
     )
     for subject in loaded:
-        for finding in check_contract(subject, examples.x, examples.y):
-            errors.print(f"[yellow]{subject.name}: {finding.severity}[/]: {finding.message}", highlight=False)
+        tell(check_contract(subject, examples.x, examples.y), of=f"{subject.name}: ")
     own = tuple(load_surrogate(text, examples.x, request) for text in surrogates)
     first, *others = loaded
     found = study.on(Subject(first, examples, own, said, say, tuple(others))).plain()

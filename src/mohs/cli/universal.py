@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from mohs.cli import options
 
@@ -63,6 +62,7 @@ def command(
     ] = None,
     json: options.Json = False,
 ) -> int:
+    from mohs.cli.show import tell
     from mohs.crafting import universal
 
     found = universal(
@@ -84,8 +84,7 @@ def command(
         rows=rows,
         trust_pickle=trust_pickle,
     )
-    for finding in found.findings:
-        Console(stderr=True).print(f"[yellow]{finding.severity}[/]: {finding.message}", highlight=False)
+    tell(found.findings)
     files = [] if out is None else sorted({out, out.with_suffix(".safetensors")})
     if json:
         typer.echo(json_module.dumps({**found.facts(), "out": [str(path) for path in files]}, indent=1))

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mohs.auditing import load, make_request
 from mohs.data import Examples, load_data
 from mohs.diagnosis.battery import SIGNS
 from mohs.diagnosis.bench import Bench
@@ -22,6 +21,8 @@ from mohs.errors import DataError, RequestError, UnknownName
 from mohs.models import Model, prepare
 from mohs.models.contract import check_contract
 from mohs.report.diagnosis import sentence, write_page
+from mohs.request import make_request
+from mohs.subjects import load
 from mohs.taxonomy import DIAGNOSIS
 from mohs.threat import Knowledge, NormThreat, Threat, parse_threat
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from mohs import attacks
 from mohs.attacks.base import Attack
-from mohs.auditing import facing, load, make_request
 from mohs.data import Examples, load_data
 from mohs.errors import ModelError, RequestError
 from mohs.models import Model, TorchModel, prepare
 from mohs.models.contract import Finding, check_contract
 from mohs.models.sustainability import activations, most_vulnerable, relative_errors
+from mohs.request import make_request
 from mohs.rng import Stream
+from mohs.subjects import facing, load
 from mohs.threat import Knowledge, Threat, parse_threat
 
 
