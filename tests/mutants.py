@@ -119,10 +119,7 @@ MUTANTS = [
         "ledger.py",
         "good = (verdict.reached & (distance < self.distance[ids]))",
         "good = (verdict.reached)",
-        (
-            "test_oracle.py::test_a_hit_the_judge_denies_does_not_count "
-            "test_oracle.py::test_of_several_candidates_the_nearest_confirmed_is_kept"
-        ),
+        "test_oracle.py::test_recalled_successes_are_judged_and_cost_nothing",
     ),
     Mutant(
         "ledger.py",
@@ -981,5 +978,11 @@ MUTANTS = [
         "return MIFGSM() if quick else VMIFGSM()",
         "return MIFGSM(steps=1)",
         "test_transfer.py::test_an_audit_by_surrogates_asks_the_model_once_an_example",
+    ),
+    Mutant(
+        "cli/certify.py",
+        "return 0 if all(line.met for line in requirements) else 1",
+        "return 0",
+        "test_certificates.py::test_the_command",
     ),
 ]
