@@ -22,11 +22,13 @@ from mohs.certificates.crown import Ascent, alpha_crown, crown, interval, margin
 from mohs.certificates.graph import Network, Unsupported, network_of, trace
 from mohs.certificates.operators import Activation, Box, gamma
 from mohs.certificates.region import Region, region_of
+from mohs.detectors.base import Detector
+from mohs.detectors.guarded import Guarded
 from mohs.errors import Contradiction, ModelError, Refused, RequestError, UnknownName
 from mohs.models import as_model
 from mohs.store import Run
 from mohs.store.verdict import verdict_of
-from mohs.threat import parse_threat
+from mohs.threat import Aim, Untargeted, parse_threat
 from tests.small import Linear, labelled, network
 from tests.test_cli import Mohs, command_line
 
@@ -410,6 +412,23 @@ def test_targets_that_cannot_be_reached_are_proved() -> None:
         mohs.certify(module, (x, y), threat="linf:0.01", goal="confidence:0.5")
 
 
+@pytest.mark.parametrize("method", ["interval", "crown", "alpha-crown"])
+def test_a_target_is_bounded_by_its_own_margin(method: str) -> None:
+    """Of a linear model, by the closed form: another class's margin proves nothing of this one."""
+    generator = torch.Generator().manual_seed(1)
+    weight, x = torch.randn(4, 9, generator=generator), 0.3 + 0.4 * torch.rand(4, 9, generator=generator)
+    module, y = Linear(weight, torch.zeros(4)).eval(), torch.arange(4)
+    net, certificate = trace(module, x), certificates.certificate.make(method)
+    for shift in (1, 2, 3):
+        target = (y + shift) % 4
+        away = weight[y] - weight[target]
+        exact = (away * x).sum(1) - 0.05 * away.abs().sum(1)
+        least = certificate.least(net, mohs.Linf(0.05), x, Aim(y, target=target))
+        assert torch.allclose(least.float(), exact, atol=1e-4)
+        every = certificate.least(net, mohs.Linf(0.05), x, Aim(y))
+        assert bool((every <= least).all())
+
+
 def test_what_is_refused() -> None:
     module = network()
     data = labelled(module, 8)
@@ -417,6 +436,10 @@ def test_what_is_refused() -> None:
         mohs.certify(module, data, threat="l0:3")
     with pytest.raises(UnknownName, match="crown"):
         mohs.certify(module, data, threat="linf:0.1", method="crwn")
+    inner = as_model(module, data[0])
+    detector = Detector(inner, nn.Identity(), "none")
+    with pytest.raises(Refused, match="is a detector"):
+        certificates.Crown().check(parse_threat("linf:0.1"), Untargeted(), Guarded(detector, 0.5), data[0])
     with pytest.raises(RequestError, match="takes no profile"):
         mohs.certify(module, data, threat="linf:0.1", profile="quick")
     with pytest.raises(ModelError, match="is random"):
