@@ -716,7 +716,7 @@ MUTANTS = [
         "models/prepared.py",
         "slack = 4 * max(drift, noise) if",
         "slack = 0.0 if",
-        "test_oracle.py::test_a_prepared_guide_says_what_was_done_and_answers_the_same test_oracle.py",
+        "test_oracle.py::test_a_prepared_guide_says_what_was_done_and_answers_the_same",
     ),
     Mutant(
         "models/prepared.py",
@@ -730,7 +730,12 @@ MUTANTS = [
         "with seeded(0):",
         "test_oracle.py::test_a_hit_on_a_random_model_is_confirmed_on_fresh_draws",
     ),
-    Mutant("models/prepared.py", "exact = None if model.random else model.double()", "exact = None", "test_oracle.py"),
+    Mutant(
+        "models/prepared.py",
+        "exact = None if model.random else model.double()",
+        "exact = None",
+        "test_oracle.py::test_a_prepared_guide_says_what_was_done_and_answers_the_same",
+    ),
     Mutant(
         "models/contract.py",
         "    for finding in training(model):\n        raise ModelError(finding.message)\n",
@@ -977,7 +982,7 @@ MUTANTS = [
         "engine/transfers.py",
         "return MIFGSM() if quick else VMIFGSM()",
         "return MIFGSM(steps=1)",
-        "test_transfer.py::test_an_audit_by_surrogates_asks_the_model_once_an_example",
+        "test_transfer.py::test_what_is_transferred_is_a_whole_attack",
     ),
     Mutant(
         "cli/certify.py",

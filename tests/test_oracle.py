@@ -969,6 +969,10 @@ def test_a_prepared_guide_says_what_was_done_and_answers_the_same(monkeypatch: p
     assert "channels last: kept" in log
     assert prepared.guide.model is not prepared.judge.model
     assert prepared.judge.model.module is module
+    assert prepared.judge.exact is not None
+    exact = prepared.judge.exact.logits(images().double())
+    assert torch.allclose(exact, prepared.judge.scores(images()).double(), atol=1e-4)
+    assert exact.dtype == torch.float64
     seen = float((prepared.guide.scores(images()) - prepared.judge.scores(images())).abs().max())
     assert 0 < 4 * seen <= prepared.guide.slack < 1e-3
     assert prepare(TorchModel(module, classes=5), images(), accelerate=False).guide.model.module is module
