@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 import mohs
 from mohs import certificates
+from mohs.certificates.activations import CELLS, ELU, GELU, SIGMOID, SILU, TANH, Smooth, softplus
+from mohs.certificates.affine import convolution
 from mohs.certificates.backward import Bounds, Functions, substitute
-from mohs.certificates.crown import Ascent, alpha_crown, crown, interval, margins
+from mohs.certificates.crown import Ascent, alpha_crown, crown, interval, margins, optimised
 from mohs.certificates.graph import Network, Unsupported, network_of, trace
 from mohs.certificates.operators import Activation, Box, gamma
 from mohs.certificates.region import Region, region_of
@@ -257,6 +259,47 @@ def test_what_rounding_costs_is_bounded_again_in_float64() -> None:
     plain, again = (float(least(part, mohs.Linf(0.05), x, y)) for part in (replace(found, exact=None), found))
     assert -0.1 < plain <= 0
     assert 0 < again < 1e-3
+
+
+@pytest.mark.parametrize("threat", THREATS)
+def test_a_region_holds_what_the_set_forgives(threat: str) -> None:
+    """The farthest points that still count as successes, by an ulp and a millionth of the budget, lie in what is bounded."""
+    set_, x = parse_threat(threat), torch.tensor([[0.0, 0.3, 1.0, 0.6]])
+    region = region_of(set_, x)
+    far = set_.epsilon * (1 + 1e-6) + set_.rounding()
+    assert bool((region.box.lower <= torch.clamp(x - far, min=-set_.rounding())).all())
+    assert bool((region.box.upper >= torch.clamp(x + far, max=1 + set_.rounding())).all())
+    assert (region.ball is None) == (set_.name == "linf")
+    assert region.ball is None or region.ball.radius >= far
+
+
+@pytest.mark.parametrize("activation", [SIGMOID, TANH, SILU, GELU, ELU, softplus(2.0)], ids=lambda a: a.name)
+def test_a_smooth_activation_stays_between_its_lines_off_the_grid(activation: Smooth) -> None:
+    """Less the tangent's slope it has its extremum where the tangent touches: here in the middle of a cell of the grid."""
+    h, at = 0.05, torch.linspace(-4, 4, 801, dtype=torch.float64)
+    box = Box(at - 10.5 * h, at + (CELLS - 10.5) * h)
+    slope = activation.derivative(at)
+    least, most = activation._between(box, slope)
+    value = activation.function(at) - slope * at
+    assert bool((least <= value).all())
+    assert bool((value <= most).all())
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rounding_of_a_convolution_is_that_of_all_its_products(transposed: bool) -> None:
+    """Of ones on ones, an output in the middle is the number of its products."""
+    weight = torch.ones((3, 5, 3, 3) if transposed else (5, 3, 3, 3))
+    made = convolution(weight, None, (3, 9, 9), [1, 1], [1, 1], [1, 1], transposed, [0, 0], 1)
+    assert made.terms == int(made.forward(torch.ones(1, 3, 9, 9)).max()) == 27
+    assert made.uses == int(made.transpose(torch.ones(1, 5, 9, 9)).max()) == 45
+
+
+def test_slopes_that_did_not_move_give_the_bound_with_rounding_taken_off() -> None:
+    _, net, x, y = world("mlp")
+    A = margins(net.classes, y, x.dtype)
+    _, bounds = crown(net, region_of(parse_threat("linf:0.1"), x), A)
+    functions = Functions({len(net.nodes) - 1: A})
+    assert torch.equal(optimised(bounds, functions, Ascent(steps=1)), substitute(bounds, functions))
 
 
 def test_every_alpha_is_sound() -> None:
