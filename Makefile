@@ -42,7 +42,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
 
 mutants: $(VENV)/.dev
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python -m tests.mutate
 
 peers: $(PEERS)/.done
 

@@ -1,38 +1,41 @@
-"""Break the code on purpose: each mutant must make a test fail. `make mutants`; a name as argument runs only those.
+"""Faults to put into the code on purpose: each must make a test fail. `make mutants` tries them (tests/mutate.py).
 
-A mutant is a file, a text that stands in it once, what takes its place, and the tests that should notice.
+A mutant is a file, a text that stands in it once, what takes its place, and the tests that should notice: files or single tests,
+the fewer and faster the better.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
-
-ROOT = Path(__file__).parents[1]
 
 
 class Mutant(NamedTuple):
-    file: str
+    file: str  # in src/mohs
     text: str
     instead: str
-    tests: str
+    tests: str  # in tests, `test_x.py` or `test_x.py::test_y`
 
 
 MUTANTS = [
-    Mutant("certify/smoothing.py", 'stream.at("estimation")', 'stream.at("selection")', "test_smoothing.py"),
-    Mutant("certify/smoothing.py", "(block == k) & going[rows]", "block == k", "test_smoothing.py"),
-    Mutant("certify/confidence.py", "stats.beta.ppf(alpha,", "stats.beta.ppf(alpha / 2,", "test_smoothing.py"),
-    Mutant("certify/confidence.py", "np.log(part) - math.log(width)", "np.log(part)", "test_smoothing.py"),
-    Mutant("certify/sampling.py", "<= self.guide.slack)", "< 0)", "test_smoothing.py"),
-    Mutant("certify/radii.py", "(1 - p)) / math.sqrt(2)", "(1 - p))", "test_smoothing.py"),
+    Mutant("certificates/smoothing.py", 'stream.at("estimation")', 'stream.at("selection")', "test_smoothing.py"),
+    Mutant("certificates/smoothing.py", "(block == k) & going[rows]", "block == k", "test_smoothing.py"),
+    Mutant("certificates/confidence.py", "stats.beta.ppf(alpha,", "stats.beta.ppf(alpha / 2,", "test_smoothing.py"),
+    Mutant("certificates/confidence.py", "np.log(part) - math.log(width)", "np.log(part)", "test_smoothing.py"),
+    Mutant("certificates/sampling.py", "<= self.guide.slack)", "< 0)", "test_smoothing.py"),
+    Mutant("certificates/radii.py", "(1 - p)) / math.sqrt(2)", "(1 - p))", "test_smoothing.py"),
     Mutant("defend/smooth.py", "binom.isf(alpha / 2,", "binom.isf(alpha,", "test_smoothing.py"),
     Mutant("attacks/base.py", ", rejected=judge.model.rejected)", ")", "test_smoothing.py"),
-    Mutant("certify/clever.py", '"l1": math.inf}', '"l1": 1.0}', "test_clever.py"),
-    Mutant("certify/clever.py", "p >= LEAST_P", "p >= 0", "test_clever.py"),
-    Mutant("certify/lipschitz.py", "(f(torch.ones_like(x)) - zero)", "f(torch.ones_like(x))", "test_clever.py"),
+    Mutant("certificates/clever.py", '"l1": math.inf}', '"l1": 1.0}', "test_clever.py"),
+    Mutant("certificates/clever.py", "p >= LEAST_P", "p >= 0", "test_clever.py"),
+    Mutant(
+        "certificates/lipschitz.py",
+        "(f(torch.ones_like(x)) - zero)",
+        "f(torch.ones_like(x))",
+        (
+            "test_clever.py::test_power_iteration_subtracts_the_bias "
+            "test_clever.py::test_the_norm_of_a_layer_is_that_of_its_operator"
+        ),
+    ),
     Mutant("serve/blacklight.py", "self.matches(fingerprint) > self", "self.matches(fingerprint) >= self", "test_guard.py"),
     Mutant("serve/prada.py", "if distance > self.threshold:", "if distance >= 0:", "test_guard.py"),
     Mutant("serve/limits.py", "self.tokens = min(self.burst,", "self.tokens = max(self.burst,", "test_guard.py"),
@@ -55,34 +58,93 @@ MUTANTS = [
         "attacks/spatial/sinkhorn.py", "regularisation * y + arriving", "regularisation * y - arriving", "test_wasserstein.py"
     ),
     Mutant("attacks/spatial/sinkhorn.py", "per_row(mass, kernel)).to", "1.01 * per_row(mass, kernel)).to", "test_wasserstein.py"),
-    Mutant("attacks/about.py", "if part.startswith(WHEN)", "if part.startswith(WHEN * 2)", "test_attack_docs.py"),
+    Mutant(
+        "attacks/about.py",
+        "if part.startswith(WHEN)",
+        "if part.startswith(WHEN * 2)",
+        "test_attack_docs.py::test_the_docstring_says_what_it_does_and_when_to_use_it",
+    ),
     Mutant(
         "losses.py",
         "return functional.cross_entropy(logits, aim.y",
         "return -functional.cross_entropy(logits, aim.y",
-        "test_conformance.py",
+        "test_conformance.py::test_successes_are_real[fgsm-linf:0.03]",
     ),
-    Mutant("threat/threat.py", "direction.mul_(per_row(size", "direction.mul_(-per_row(size", "test_conformance.py"),
+    Mutant(
+        "threat/threat.py",
+        "direction.mul_(per_row(size",
+        "direction.mul_(-per_row(size",
+        "test_conformance.py::test_successes_are_real[fgsm-linf:0.03]",
+    ),
     Mutant(
         "oracle.py",
-        "useful &= self.threat.contains(points, origins)",
+        "due &= self.threat.contains(points, origins)",
         "pass",
-        "test_conformance.py test_oracle.py",
+        "test_oracle.py::test_points_outside_the_set_never_count",
     ),
-    Mutant("oracle.py", "near = near & inside", "near = near", "test_oracle.py test_conformance.py"),
-    Mutant("oracle.py", "if level > granted and not", "if False and not", "test_oracle.py test_conformance.py"),
-    Mutant("oracle.py", "near = margin > -self.guide.slack", "near = margin > self.guide.slack + 1", "test_oracle.py"),
     Mutant(
-        "models/prepared.py", "reached = (margin > 0) & (goal.margin(exact, aim) > 0)", "reached = margin > 0", "test_oracle.py"
+        "oracle.py",
+        "near = near & inside",
+        "near = near",
+        (
+            "test_oracle.py::test_points_outside_the_set_never_count "
+            "test_oracle.py::test_what_lies_outside_is_not_the_closest_failure_of_an_attack_that_roams"
+        ),
     ),
-    Mutant("models/prepared.py", "2 * hits >= trials", "hits >= 0", "test_oracle.py"),
     Mutant(
-        "ledger.py", "good = (verdict.reached & (distance < self.distance[ids]))", "good = (verdict.reached)", "test_oracle.py"
+        "oracle.py",
+        "if level > granted and not",
+        "if False and not",
+        "test_oracle.py::test_what_is_not_granted_is_refused_by_both_names",
     ),
-    Mutant("ledger.py", "if failure is not None:", "if False:", "test_audit.py test_oracle.py"),
-    Mutant("models/batched.py", "missing = -len(x) % self.quantum", "missing = 0", "test_conformance.py test_oracle.py"),
-    Mutant("store/faults.py", "os.replace(temporary, path)", "path.write_bytes(data[: len(data) // 2])", "test_runs.py"),
-    Mutant("engine/execute.py", "rows = cases.open if stage.kind", "rows = clean[goal].open if stage.kind", "test_profiles.py"),
+    Mutant(
+        "oracle.py",
+        "near = margin > -self.guide.slack",
+        "near = margin > self.guide.slack + 1",
+        "test_oracle.py::test_a_hit_the_guide_misses_by_less_than_its_slack_is_found",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "reached = (margin > 0) & (goal.margin(exact, aim) > 0)",
+        "reached = margin > 0",
+        "test_oracle.py::test_a_success_must_hold_in_float64_too",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "2 * hits >= trials",
+        "hits >= 0",
+        "test_oracle.py::test_a_hit_on_a_random_model_is_confirmed_on_fresh_draws",
+    ),
+    Mutant(
+        "ledger.py",
+        "good = (verdict.reached & (distance < self.distance[ids]))",
+        "good = (verdict.reached)",
+        "test_oracle.py::test_recalled_successes_are_judged_and_cost_nothing",
+    ),
+    Mutant(
+        "ledger.py",
+        "if failure is not None:",
+        "if False:",
+        "test_oracle.py::test_a_budget_closes_rows_as_undecided_with_exact_counts",
+    ),
+    Mutant(
+        "models/batched.py",
+        "missing = -len(x) % self.quantum",
+        "missing = 0",
+        "test_oracle.py::test_calls_are_padded_to_the_quantum_and_split_into_micro_batches",
+    ),
+    Mutant(
+        "store/faults.py",
+        "os.replace(temporary, path)",
+        "path.write_bytes(data[: len(data) // 2])",
+        "test_runs.py::test_every_fault_point_in_a_fork",
+    ),
+    Mutant(
+        "engine/execute.py",
+        'if stage.kind == "measure" else cases.open',
+        'if stage.kind != "prove" else cases.open',
+        "test_profiles.py",
+    ),
     Mutant(
         "engine/execute.py", 'np.isin(stored["ids"], ids)', 'np.isin(stored["ids"], ids[:1])', "test_profiles.py test_audit.py"
     ),
@@ -96,7 +158,12 @@ MUTANTS = [
     ),
     Mutant("models/convolution.py", "stride, padding, unseen)", "stride, padding)", "test_convolution.py"),
     Mutant("models/inplace.py", "part in fresh and len(part.users) == 1", "part in fresh", "test_inplace.py"),
-    Mutant("threat/constraints.py", "low = torch.where(fixed, x0,", "low = torch.where(~fixed, x0,", "test_conformance.py"),
+    Mutant(
+        "threat/constraints.py",
+        "low = torch.where(fixed, x0,",
+        "low = torch.where(~fixed, x0,",
+        "test_threats.py::test_the_box_of_mask_limit_and_bounds",
+    ),
     Mutant("attacks/gradient/apgd.py", "eta[stalled] /= 2", "eta[stalled] /= 1", "test_apgd_fab.py"),
     Mutant("attacks/minimal/fab.py", "x.index_copy_(0, hit, torch.lerp(centre, found, self.beta))", "pass", "test_apgd_fab.py"),
     Mutant("attacks/blackbox/slope.py", "- value[:, 1, j]", "+ value[:, 1, j]", "test_score_based.py"),
@@ -111,7 +178,9 @@ MUTANTS = [
     Mutant("attacks/blackbox/bandits.py", "rate * (up - down)", "rate * (down - up)", "test_score_based.py"),
     Mutant("attacks/blackbox/zoo.py", "self.lack1[count]", "self.lack1[count.amax()]", "test_score_based.py"),
     Mutant("attacks/blackbox/square.py", "better = (value > s.value)", "better = (value >= -1e9)", "test_square_deepfool.py"),
-    Mutant("rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py"),
+    Mutant(
+        "rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py::test_every_word_of_the_address_counts"
+    ),
     Mutant("networks/parts.py", "a, x = self.root.square(), x.relu()", "a = self.root.square()", "test_networks.py"),
     Mutant("networks/parts.py", "math.sqrt(gain / part", "math.sqrt(1 / part", "test_networks.py"),
     Mutant("networks/parts.py", "stream.at(name).normal", "stream.normal", "test_networks.py"),
@@ -124,45 +193,825 @@ MUTANTS = [
     Mutant("models/sustainability.py", "out.clone()", "out", "test_layers.py"),
     Mutant("models/sustainability.py", "handle.remove()", "pass", "test_layers.py"),
     Mutant("models/sustainability.py", "values.mean() + dev", "values.mean() - dev", "test_layers.py"),
-    Mutant("diagnose/layers.py", "error[:n].double()", "error.double()", "test_layers.py"),
-    Mutant("models/saliency.py", "with seeded(number):", "if True:", "test_saliency.py"),
+    Mutant("diagnosis/layers.py", "error[:n].double()", "error.double()", "test_layers.py"),
+    Mutant(
+        "models/saliency.py",
+        "with seeded(number):",
+        "if True:",
+        "test_saliency.py::test_maps_of_a_random_model_are_a_mean_that_comes_again",
+    ),
     Mutant("auditing.py", "run.complete and (asked.saliency is None or run.saliency())", "run.complete", "test_saliency.py"),
     Mutant("auditing.py", '((shown["x"][rows], shown["label"][rows])', '((shown["x"][rows], reached)', "test_saliency.py"),
     Mutant("networks/vision.py", "* self.each**-0.5", "", "test_networks.py"),
-    Mutant("geometry/linf.py", "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)", "x", "test_geometry.py"),
+    Mutant(
+        "geometry/linf.py",
+        "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)",
+        "x",
+        "test_geometry.py::test_projection_lands_stays_and_is_nearest",
+    ),
+    Mutant(
+        "oracle.py",
+        "self.goal.given_away(logits.argmax(1), clean.aim) & clean.open",
+        "torch.zeros_like(clean.open) & clean.open",
+        "test_oracle.py::test_a_clean_input_that_is_wrong_by_a_tie_is_broken",
+    ),
+    Mutant(
+        "oracle.py",
+        "(answer.margin, answer.loss, answer.gradient) if len(v)]",
+        "(answer.margin, answer.loss) if len(v)]",
+        "test_oracle.py::test_what_is_not_a_number_is_an_error_and_not_robustness",
+    ),
+    Mutant(
+        "oracle.py",
+        "self._close_silent(verdict.margin.isnan() & ~verdict.reached, q, rows, self.judge)",
+        "pass",
+        "test_oracle.py",
+    ),
+    Mutant(
+        "oracle.py",
+        'self.ledger.close(self.ids[self.open], "undecided: the time is up")',
+        "self.ledger.closed[self.ids] = True",
+        "test_oracle.py::test_a_deadline_closes_open_rows",
+    ),
+    Mutant(
+        "oracle.py",
+        'self.ledger.close(ids[~covered].unique(), f"undecided: the budget of {self.budget} queries is spent")',
+        "self.ledger.closed[ids[~covered]] = True",
+        "test_oracle.py::test_a_budget_closes_rows_as_undecided_with_exact_counts",
+    ),
+    Mutant(
+        "oracle.py",
+        "ledger.doubted[ids[verdict.doubted]] = True",
+        "pass",
+        "test_oracle.py::test_a_success_must_hold_in_float64_too",
+    ),
+    Mutant(
+        "oracle.py",
+        "oracle._close_silent(reference.isnan().any(1), ledger.point, oracle.ids, judge)",
+        "pass",
+        "test_oracle.py test_audit.py",
+    ),
+    Mutant(
+        "oracle.py",
+        "ledger.closed |= ~goal.applies(aim)",
+        "pass",
+        "test_oracle.py::test_a_row_the_goal_does_not_fit_is_inapplicable_and_not_attacked",
+    ),
+    Mutant(
+        "oracle.py",
+        "self._confirm_held()\n        return self.ledger.outcome(",
+        "return self.ledger.outcome(",
+        "test_oracle.py::test_of_ever_nearer_hits_the_last_alone_is_judged test_oracle.py::test_no_hit_that_waits_is_lost",
+    ),
+    Mutant(
+        "oracle.py",
+        "for held in reversed(self.ledger.held or ()):",
+        "for held in (self.ledger.held or ())[:1]:",
+        "test_oracle.py test_label_only.py test_http_model.py",
+    ),
+    Mutant(
+        "oracle.py",
+        "for held in reversed(self.ledger.held or ()):",
+        "for held in (self.ledger.held or ())[1:]:",
+        "test_oracle.py::test_no_hit_that_waits_is_lost",
+    ),
+    Mutant(
+        "oracle.py",
+        "with_judge._ask(p, None, Question(self.judge, Knowledge.TRANSFER))",
+        "pass",
+        "test_oracle.py::test_the_last_point_is_always_judged",
+    ),
+    Mutant("oracle.py", "reference = guide.scores(x0)  # all that the adversary has", "pass", "test_transfer.py"),
+    Mutant(
+        "oracle.py",
+        "if self.draws == 1 and not question.model.model.random:",
+        "if self.draws == 1:",
+        "test_defend.py::test_outcomes_do_not_depend_on_batch_mates",
+    ),
+    Mutant(
+        "oracle.py",
+        "calls = self.ledger.queries[ids]  # by the row's own count: fresh at every call",
+        "calls = 0 * self.ledger.queries[ids]",
+        (
+            "test_oracle.py::test_answers_are_means_over_fresh_draws_and_all_are_counted "
+            "test_oracle.py::test_labels_of_a_random_model_are_fresh_too"
+        ),
+    ),
+    Mutant("ledger.py", "    if doubted:\n", "    if False:\n", "test_oracle.py::test_a_success_must_hold_in_float64_too"),
+    Mutant(
+        "ledger.py",
+        "    if not fits:\n",
+        "    if False:\n",
+        "test_oracle.py::test_a_row_the_goal_does_not_fit_is_inapplicable_and_not_attacked",
+    ),
+    Mutant(
+        "ledger.py",
+        "self.failure[i] = self.failure[i] or reason",
+        "pass",
+        "test_oracle.py::test_the_first_reason_of_a_row_stands",
+    ),
+    Mutant(
+        "ledger.py",
+        'if broken:\n        return Status.BROKEN, ""\n    if failure is not None:',
+        'if broken and failure is None:\n        return Status.BROKEN, ""\n    if failure is not None:',
+        "test_oracle.py::test_a_success_within_the_budget_stays_one test_oracle.py::test_no_hit_that_waits_is_lost",
+    ),
+    Mutant(
+        "asking.py",
+        "return Answer(*(torch.stack(column).mean(0) for column",
+        "return Answer(*(column[0] for column",
+        "test_oracle.py::test_answers_are_means_over_fresh_draws_and_all_are_counted",
+    ),
+    Mutant(
+        "asking.py",
+        "torch.autograd.grad(loss.sum(), point)[0].contiguous()",
+        "torch.autograd.grad(-loss.sum(), point)[0].contiguous()",
+        "test_oracle.py::test_gradient_and_jacobian_are_those_of_autograd",
+    ),
+    Mutant(
+        "asking.py",
+        "            loss = want(goal.heard(logits, c.aim), c.aim)\n",
+        "            loss = want(logits, c.aim)\n",
+        (
+            "test_detectors.py::test_an_attack_must_pass_the_detector_too "
+            "test_detectors.py::test_a_refusal_serves_the_label_in_every_loss"
+        ),
+    ),
+    Mutant(
+        "asking.py",
+        "x if transform is None else transform(x, c.stream)",
+        "x",
+        "test_transfer.py::test_a_transform_is_differentiated_and_makes_no_success",
+    ),
+    Mutant(
+        "asking.py", 'drawn = replace(model, model=model.model.drawn(c.stream.at("model")))', "drawn = model", "test_defend.py"
+    ),
+    Mutant(
+        "engine/work.py",
+        "verdict = self.prepared.judge.clean(x, goal, aim)",
+        "verdict = self.prepared.judge.confirm(x, goal, aim)",
+        "test_audit.py::test_what_the_model_gets_wrong_by_a_tie_is_not_robust",
+    ),
+    Mutant(
+        "engine/work.py",
+        "(logits.isnan().any(1) | (verdict.margin.isnan() & ~verdict.reached)).nonzero()",
+        "(logits.isnan().any(1) & False).nonzero()",
+        "test_audit.py::test_a_clean_input_without_an_answer_is_neither_right_nor_robust",
+    ),
+    Mutant(
+        "engine/work.py",
+        "proved = least > 0\n",
+        "proved = least > -1\n",
+        "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
+    ),
+    Mutant("engine/work.py", "        _recall(oracle, task.known, ids)\n", "", "test_audit.py test_profiles.py"),
+    Mutant("engine/work.py", "for spec in stage.attacks]", "for spec in stage.attacks[:1]]", "test_profiles.py test_curve.py"),
+    Mutant("engine/work.py", "stop=not nearest,", "stop=True,", "test_audit.py test_curve.py"),
+    Mutant("engine/work.py", "threat.minimal() if measure else threat,", "threat,", "test_audit.py test_curve.py"),
+    Mutant(
+        "engine/work.py",
+        ", rejected=self.prepared.judge.model.rejected)",
+        ")",
+        (
+            "test_smoothing.py::test_predict_votes_abstains_and_can_be_attacked "
+            "test_detectors.py::test_detect_tells_both_attacks_apart"
+        ),
+    ),
+    Mutant(
+        "engine/execute.py",
+        "standing: np.ndarray = self.applies & ~self.broken & ~self.proved",
+        "standing: np.ndarray = self.applies & ~self.broken & ~self.proved & (self.margin > -1)",
+        "test_profiles.py::test_only_survivors_go_on",
+    ),
+    Mutant(
+        "engine/certified.py",
+        "return [step, *profile.compose(threat, model)]",
+        "return [step, *profile.compose(threat, model)[1:]]",
+        "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
+    ),
+    Mutant(
+        "engine/profiles.py",
+        'return [*(step for step in own if step.kind != "measure"), *more, *measures]',
+        "return own",
+        "test_cli.py::test_an_attack_of_other_options_and_goals test_profiles.py test_interop.py",
+    ),
+    Mutant(
+        "engine/profiles.py",
+        '        Step("fab-t", (FABT(steps=100, targets=9),)),\n',
+        "",
+        "test_profiles.py::test_standard_is_autoattack",
+    ),
+    Mutant(
+        "engine/profiles.py",
+        "classes = model.classes - (model.rejected is not None)",
+        "classes = model.classes",
+        "test_profiles.py test_detectors.py",
+    ),
+    Mutant(
+        "engine/profiles.py",
+        "return min(threat.knowledge, model.gives) == Knowledge.SCORES",
+        "return threat.knowledge == Knowledge.SCORES",
+        "test_profiles.py::test_where_scores_are_all_there_is_no_stage_of_gradients",
+    ),
+    Mutant(
+        "engine/plan.py",
+        "if all(stage.inapplicable for stage in deciding) and not (stages and not deciding):",
+        "if False:",
+        "test_audit.py test_models.py test_profiles.py test_defend.py",
+    ),
+    Mutant(
+        "engine/plan.py",
+        "draws=profile.draws if model.random else 1,",
+        "draws=1,",
+        (
+            "test_profiles.py::test_a_random_model_is_audited_by_the_rand_version "
+            "test_audit.py::test_a_random_model_is_confirmed_on_fresh_draws"
+        ),
+    ),
+    Mutant(
+        "attacks/base.py",
+        "part.settle(self.run(part, part.x0, part.threat))",
+        "self.run(part, part.x0, part.threat)",
+        "test_oracle.py::test_the_last_point_is_always_judged",
+    ),
+    Mutant(
+        "attacks/base.py",
+        "            if again.any():\n",
+        "            if False:\n",
+        "test_oracle.py::test_survivors_within_the_slack_are_run_again_on_the_untouched_model",
+    ),
+    Mutant(
+        "attacks/base.py",
+        "            oracle.settle_origin()\n",
+        "",
+        "test_oracle.py::test_clean_errors_are_broken_at_distance_zero_and_not_attacked",
+    ),
+    Mutant(
+        "attacks/base.py",
+        "for _ in range(self.restarts))",
+        "for _ in range(1))",
+        "test_apgd_fab.py test_fixed_budget.py test_oracle.py test_profiles.py",
+    ),
+    Mutant(
+        "store/verdict.py",
+        "(passed == len(_deciding(plan)))",
+        "(passed > 0)",
+        "test_verdict.py::test_a_stage_that_did_not_run_leaves_its_rows_undecided",
+    ),
+    Mutant("store/verdict.py", "(survived > 0) & ", "", "test_verdict.py::test_nothing_is_robust_where_no_stage_applies"),
+    Mutant("store/verdict.py", '["survived", "inapplicable"])', '["survived", "inapplicable", "undecided"])', "test_verdict.py"),
+    Mutant(
+        "store/verdict.py",
+        '(rows["status"] == "error") | ((rows["stage"] < 0) & _unsettled(rows))',
+        '(rows["stage"] < 0) & _unsettled(rows)',
+        "test_verdict.py::test_an_error_in_a_measuring_stage_is_not_robustness_either",
+    ),
+    Mutant("store/verdict.py", "_robust(plan, rows, case, n) & ~hit", "_robust(plan, rows, case, n)", "test_verdict.py"),
+    Mutant(
+        "store/verdict.py",
+        "int(unsettled.sum()) + unseen, int(applies.sum()) + unseen)",
+        "int(unsettled.sum()), int(applies.sum()))",
+        "test_verdict.py::test_examples_that_a_run_never_saw_are_undecided",
+    ),
+    Mutant(
+        "store/verdict.py",
+        "return self.robust / self.n if",
+        "return (self.robust + self.undecided) / self.n if",
+        "test_verdict.py::test_what_is_no_evidence_widens_the_interval_and_is_never_robust",
+    ),
+    Mutant(
+        "store/verdict.py", "wilson(self.robust, self.n)[0]", "wilson(self.robust + self.undecided, self.n)[0]", "test_verdict.py"
+    ),
+    Mutant(
+        "store/verdict.py",
+        "answered = first & ~_unsettled(columns)",
+        "answered = first",
+        "test_verdict.py::test_a_clean_answer_that_never_came_is_undecided",
+    ),
+    Mutant(
+        "store/verdict.py",
+        "distance <= epsilon * (1 + 1e-6) + rounding",
+        "distance <= epsilon * (1 - 1e-6)",
+        "test_verdict.py::test_rounding_is_forgiven_everywhere_alike",
+    ),
+    Mutant("store/verdict.py", '.astype(str), ["undecided", "error"])', '.astype(str), ["undecided"])', "test_verdict.py"),
+    Mutant(
+        "store/verdict.py",
+        "distance[case[i]] = min(",
+        "distance[case[i]] = max(",
+        "test_verdict.py::test_the_least_distance_is_kept_and_the_first_stage_named",
+    ),
+    Mutant(
+        "store/verdict.py", "if (proved & hit).any():", "if False:", "test_verdict.py::test_proved_and_broken_at_once_is_a_fault"
+    ),
+    Mutant(
+        "store/verdict.py",
+        "broken = int(within(self.distance, epsilon, self.rounding).sum())",
+        "broken = int((self.distance < epsilon).sum())",
+        "test_verdict.py test_report.py::test_the_curve_is_the_verdicts",
+    ),
+    Mutant(
+        "store/compare.py",
+        's == "robust" for g, i, s in zip(after.goals',
+        's != "broken" for g, i, s in zip(after.goals',
+        "test_verdict.py::test_what_became_undecided_is_lost",
+    ),
+    Mutant(
+        "store/compare.py",
+        "len(self.lost) > len(self.won) and self.p < SIGNIFICANCE",
+        "len(self.lost) > len(self.won) and self.p < 0",
+        "test_verdict.py::test_what_became_undecided_is_lost",
+    ),
+    Mutant(
+        "store/compare.py",
+        "float(binomtest(lost, lost + won, 0.5).pvalue)",
+        'float(binomtest(lost, lost + won, 0.5, alternative="less").pvalue)',
+        "test_verdict.py::test_what_became_undecided_is_lost",
+    ),
+    Mutant(
+        "store/compare.py",
+        '    _same(before, after, "goal", lambda run: run.spec["plan"]["goals"])\n',
+        "",
+        "test_verdict.py::test_runs_of_other_questions_are_not_compared",
+    ),
+    Mutant(
+        "report/policy.py",
+        "(score.interval[0] if sure else score.low)",
+        "(score.interval[0] if sure else score.high)",
+        "test_policy.py::test_require_tests_the_low_end",
+    ),
+    Mutant(
+        "report/policy.py",
+        "(score.interval[0] if sure else score.low)",
+        "score.low",
+        "test_policy.py::test_confident_tests_the_lower_bound",
+    ),
+    Mutant(
+        "report/policy.py",
+        "value > clause.bound if clause.strict else",
+        "value >= clause.bound if clause.strict else",
+        "test_policy.py",
+    ),
+    Mutant(
+        "report/policy.py",
+        "if score.n else math.nan",
+        "if score.n else 1.0",
+        "test_policy.py::test_nothing_is_met_without_an_example",
+    ),
+    Mutant(
+        "cli/show.py",
+        "return 0 if all(line.met for line in requirements) else 1",
+        "return 0 if any(line.met for line in requirements) else 1",
+        "test_cli.py::test_a_policy_decides_the_exit_code_and_is_written_as_junit test_cli.py::test_a_policy_file",
+    ),
+    Mutant(
+        "cli/compare.py",
+        "return 1 if any(c.fell for c in found) else 0",
+        "return 0",
+        "test_cli.py::test_compare_of_a_run_with_itself_and_with_a_worse_one",
+    ),
+    Mutant(
+        "cli/__init__.py", "code = error.exit_code", "code = 0", "test_cli.py::test_compare_refuses_other_data_and_other_profiles"
+    ),
+    Mutant(
+        "threat/threat.py",
+        "inside[rows] = boxed & (",
+        "inside[rows] = (boxed | True) & (",
+        "test_threats.py::test_the_box_is_part_of_the_set test_oracle.py::test_the_box_and_the_constraints_are_judged",
+    ),
+    Mutant(
+        "threat/threat.py",
+        "return ((shown >= low - spare) & (shown <= high + spare)).flatten(1).all(1)",
+        "return (shown >= low - spare).flatten(1).all(1)",
+        "test_threats.py test_oracle.py::test_what_waits_lies_in_the_set",
+    ),
+    Mutant(
+        "threat/threat.py",
+        "<= self.epsilon * (1 + 1e-6) + spare)\n        return inside",
+        "<= self.epsilon * (1 - 1e-6))\n        return inside",
+        "test_threats.py::test_what_a_set_contains_has_an_ulp_to_spare_and_no_more",
+    ),
+    Mutant(
+        "threat/threat.py",
+        "<= self.epsilon * 1.001 + 2 * spare",
+        "<= self.epsilon",
+        "test_threats.py::test_what_a_set_contains_has_an_ulp_to_spare_and_no_more",
+    ),
+    Mutant(
+        "threat/threat.py",
+        "self.norm.steepest(self.constraints.mutable(g))",
+        "self.norm.steepest(g)",
+        "test_threats.py::test_a_step_spends_nothing_on_what_may_not_change",
+    ),
+    Mutant(
+        "threat/threat.py",
+        "return torch.where(per_row(inside, p), shown, nearer)",
+        "return shown",
+        "test_threats.py::test_steps_projections_and_random_points_stay_inside",
+    ),
+    Mutant(
+        "threat/constraints.py",
+        "high = torch.where(fixed, x0,",
+        "high = torch.where(~fixed, x0,",
+        "test_threats.py::test_the_box_of_mask_limit_and_bounds",
+    ),
+    Mutant(
+        "threat/constraints.py",
+        "_least(x0 + reach, high)",
+        "x0 + reach",
+        "test_threats.py::test_the_box_of_mask_limit_and_bounds",
+    ),
+    Mutant("threat/constraints.py", "torch.round((x - low)", "torch.floor((x - low)", "test_threats.py::test_the_grid_of_a_file"),
+    Mutant(
+        "threat/transform.py",
+        "return self.project(g.sign_().mul_(move).add_(p), x0, budget)",
+        "return g.sign_().mul_(move).add_(p)",
+        "test_conformance.py::test_points_lie_in_set_and_box[pgd-flow:0.2]",
+    ),
+    Mutant("threat/transform.py", "torch.where(fixed & (ratio > 0), torch.inf, ratio)", "ratio", "test_transforms.py"),
+    Mutant(
+        "threat/composite.py",
+        "/ part.epsilon for part, point in points]).amax(0)",
+        "/ part.epsilon for part, point in points]).amin(0)",
+        "test_perceptual.py test_transforms.py",
+    ),
+    Mutant("threat/composite.py", "x = x + (point - x0)", "x = x", "test_transforms.py test_perceptual.py"),
+    Mutant(
+        "threat/goal.py",
+        "stays = torch.maximum(stays, logits[:, self.rejected])",
+        "pass",
+        "test_threats.py::test_a_margin_is_positive_exactly_where_the_goal_is_reached",
+    ),
+    Mutant(
+        "threat/goal.py",
+        "return label != aim.y",
+        "return torch.zeros_like(label, dtype=torch.bool)",
+        "test_audit.py::test_what_the_model_gets_wrong_by_a_tie_is_not_robust",
+    ),
+    Mutant(
+        "threat/goal.py",
+        "others.topk(self.k, dim=1)",
+        "others.topk(self.k + 1, dim=1)",
+        "test_threats.py::test_a_margin_is_positive_exactly_where_the_goal_is_reached",
+    ),
+    Mutant(
+        "threat/goal.py",
+        "math.log(self.below / (1 - self.below))",
+        "math.log(self.below)",
+        "test_threats.py::test_a_margin_is_positive_exactly_where_the_goal_is_reached",
+    ),
+    Mutant("threat/goal.py", "return gap - self.surplus if self.surplus else gap", "return gap", "test_carlini.py"),
+    Mutant(
+        "threat/goal.py",
+        "torch.logaddexp(pick(logits, aim.y), logits[:, self.rejected])",
+        "pick(logits, aim.y)",
+        "test_detectors.py::test_a_refusal_serves_the_label_in_every_loss",
+    ),
+    Mutant(
+        "threat/goal.py",
+        "fits = aim.target != aim.y",
+        "fits = aim.target == aim.target",
+        "test_threats.py::test_where_goals_apply",
+    ),
+    Mutant(
+        "geometry/l2.py",
+        "v.mul_(per_row(s.sqrt_().clamp_(max=1).to(v.dtype), v))",
+        "v.mul_(per_row(s.clamp_(max=1).to(v.dtype), v))",
+        (
+            "test_geometry.py::test_projection_spends_the_whole_budget_at_image_size "
+            "test_geometry.py::test_projection_against_scipy"
+        ),
+    ),
+    Mutant(
+        "geometry/l1.py",
+        "size.double().sub_(lam[:, None])",
+        "size.double().sub_(1.01 * lam[:, None])",
+        (
+            "test_geometry.py::test_projection_against_scipy "
+            "test_geometry.py::test_projection_spends_the_whole_budget_at_image_size"
+        ),
+    ),
+    Mutant(
+        "geometry/l0.py",
+        "(at & (at.cumsum(1) <= spare))",
+        "(at & (at.cumsum(1) < spare))",
+        "test_geometry.py::test_l0_ties_fall_to_the_first test_geometry.py::test_l0_projection_against_enumeration",
+    ),
+    Mutant("geometry/linf.py", "key = (epsilon, low, high, x0._version)", "key = (low, high, x0._version)", "test_geometry.py"),
+    Mutant("geometry/linf.py", "key = (epsilon, low, high, x0._version)", "key = (epsilon, low, high)", "test_geometry.py"),
+    Mutant("geometry/solve.py", "turned = torch.ones_like(v).copysign_(v)", "turned = torch.ones_like(v)", "test_geometry.py"),
+    Mutant(
+        "geometry/l1.py",
+        "kept = max(1, size.shape[1] - math.floor(self.quantile * size.shape[1]))",
+        "kept = size.shape[1]",
+        "test_geometry.py::test_slide_moves_the_top_hundredth",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "reached = margin > 4 * self.noise",
+        "reached = margin > 0",
+        "test_oracle.py::test_without_float64_the_margin_must_exceed_four_times_the_noise",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "slack = 4 * max(drift, noise) if",
+        "slack = 0.0 if",
+        "test_oracle.py::test_a_prepared_guide_says_what_was_done_and_answers_the_same",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "return moved <= LOGITS and cosine >= COSINE, reason",
+        "return moved <= LOGITS, reason",
+        "test_oracle.py::test_a_step_that_bends_the_gradient_is_dropped",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "with seeded(number):",
+        "with seeded(0):",
+        "test_oracle.py::test_a_hit_on_a_random_model_is_confirmed_on_fresh_draws",
+    ),
+    Mutant(
+        "models/prepared.py",
+        "exact = None if model.random else model.double()",
+        "exact = None",
+        "test_oracle.py::test_a_prepared_guide_says_what_was_done_and_answers_the_same",
+    ),
+    Mutant(
+        "models/contract.py",
+        "    for finding in training(model):\n        raise ModelError(finding.message)\n",
+        "",
+        "test_models.py::test_a_model_in_training_mode_is_refused",
+    ),
+    Mutant(
+        "models/contract.py",
+        "if low <= least and most <= high:",
+        "if low <= least:",
+        "test_models.py::test_data_that_break_the_contract",
+    ),
+    Mutant(
+        "models/contract.py",
+        "elif high >= model.classes or low < 0:",
+        "elif high > model.classes or low < 0:",
+        "test_models.py::test_data_that_break_the_contract",
+    ),
+    Mutant(
+        "models/checks.py",
+        "        probe.model.random = True\n",
+        "        pass\n",
+        "test_models.py::test_a_random_model_is_marked",
+    ),
+    Mutant(
+        "models/checks.py",
+        "if moved > COUPLED * probe.scale:",
+        "if False:",
+        "test_models.py::test_outputs_that_break_the_contract",
+    ),
+    Mutant(
+        "models/checks.py",
+        "        probe.model.gives = Knowledge.SCORES\n",
+        "        pass\n",
+        "test_models.py::test_a_model_without_gradient_gives_scores",
+    ),
+    Mutant(
+        "models/checks.py",
+        'if declared == "logits" and _sums_to_one(z):',
+        "if False:",
+        (
+            "test_models.py::test_outputs_that_break_the_contract "
+            "test_models.py::test_one_value_a_row_is_a_margin_or_a_probability"
+        ),
+    ),
+    Mutant(
+        "certificates/certificate.py",
+        "return found.amin(1)",
+        "return found.amax(1)",
+        "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
+    ),
+    Mutant(
+        "certificates/certificate.py",
+        "at = aim.target - (aim.target > aim.y).long()",
+        "at = aim.target",
+        "test_certificates.py::test_a_target_is_bounded_by_its_own_margin",
+    ),
+    Mutant(
+        "certificates/certificate.py",
+        "if isinstance(goal, Confidence):",
+        "if False:",
+        "test_certificates.py::test_targets_that_cannot_be_reached_are_proved",
+    ),
+    Mutant(
+        "certificates/certificate.py", "if model.rejected is not None:", "if False:", "test_certificates.py::test_what_is_refused"
+    ),
+    Mutant(
+        "certificates/certificate.py",
+        "found[rows] = torch.maximum(found[rows], self._bound(network.exact, threat, x[rows], y[rows]))",
+        "found[rows] = found[rows] + lost[rows]",
+        "test_certificates.py::test_what_rounding_costs_is_bounded_again_in_float64",
+    ),
+    Mutant(
+        "certificates/crown.py",
+        "                leaf.clamp_(0, 1)\n",
+        "                pass\n",
+        (
+            "test_certificates.py::test_pgd_stays_above_every_bound "
+            "test_certificates.py::test_no_point_of_the_set_violates_a_bound"
+        ),
+    ),
+    Mutant(
+        "certificates/crown.py",
+        "return torch.maximum(plain, substitute(bounds, functions, kept))",
+        "return torch.maximum(plain, best)",
+        "test_certificates.py::test_slopes_that_did_not_move_give_the_bound_with_rounding_taken_off",
+    ),
+    Mutant(
+        "certificates/crown.py",
+        "found = sign * lower(bounds, functions._replace(pick=pick))",
+        "found = lower(bounds, functions._replace(pick=pick))",
+        "test_certificates.py::test_pgd_stays_above_every_bound",
+    ),
+    Mutant(
+        "certificates/backward.py",
+        "    if sound and terms:\n",
+        "    if False:\n",
+        "test_certificates.py::test_rounding_is_charged_at_every_product",
+    ),
+    Mutant(
+        "certificates/backward.py",
+        "    if sound:  # |A| is A - 2 negative\n",
+        "    if False:\n",
+        "test_certificates.py::test_float32_is_outside_of_float64",
+    ),
+    Mutant(
+        "certificates/backward.py",
+        "negative = A.clamp(max=0)",
+        "negative = A.clamp(max=0) * 0.99",
+        ("test_certificates.py::test_crown_of_one_neuron_is_the_triangle test_certificates.py::test_pgd_stays_above_every_bound"),
+    ),
+    Mutant(
+        "certificates/backward.py",
+        "coefficients[before] = coefficients[before] + A if before in coefficients else A",
+        "coefficients[before] = A",
+        "test_certificates.py::test_pgd_stays_above_every_bound",
+    ),
+    Mutant(
+        "certificates/region.py",
+        "spare, radius = 2 * threat.rounding(), threat.epsilon * (1 + 1e-6) + 2 * threat.rounding()",
+        "spare, radius = 0.0, threat.epsilon",
+        "test_certificates.py::test_a_region_holds_what_the_set_forgives",
+    ),
+    Mutant(
+        "certificates/region.py",
+        "return found - 2 * gamma(summed(A.shape[2:]), A.dtype) * dot(size, self.box.magnitude + radius)",
+        "return found",
+        "test_certificates.py::test_float32_is_outside_of_float64",
+    ),
+    Mutant(
+        "certificates/region.py",
+        'DUAL = {"l1": torch.inf, "l2": 2.0}',
+        'DUAL = {"l1": 2.0, "l2": torch.inf}',
+        "test_certificates.py::test_a_linear_model_is_bounded_exactly",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        "slack = self.curvature * step.square() / 8 * (1 + 1e-3) + rounding + self.kinks",
+        "slack = rounding",
+        "test_certificates.py::test_a_smooth_activation_stays_between_its_lines_off_the_grid",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        'SIGMOID = Smooth("sigmoid", torch.sigmoid, _sigmoid_slope, 0.0963)',
+        'SIGMOID = Smooth("sigmoid", torch.sigmoid, _sigmoid_slope, 0.00963)',
+        "test_certificates.py::test_a_smooth_activation_stays_between_its_lines_off_the_grid",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        ", 0.7699)",
+        ", 0.07699)",
+        "test_certificates.py::test_a_smooth_activation_stays_between_its_lines_off_the_grid",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        "F.silu, lambda x: x.sigmoid() + x * _sigmoid_slope(x), 0.5)",
+        "F.silu, lambda x: x.sigmoid() + x * _sigmoid_slope(x), 0.05)",
+        "test_certificates.py::test_a_smooth_activation_stays_between_its_lines_off_the_grid",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        "F.gelu, _gelu_slope, 0.798)",
+        "F.gelu, _gelu_slope, 0.0798)",
+        "test_certificates.py::test_a_smooth_activation_stays_between_its_lines_off_the_grid",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        "lambda x: x.clamp(max=0).exp(), 1.0)",
+        "lambda x: x.clamp(max=0).exp(), 0.1)",
+        "test_certificates.py::test_a_smooth_activation_stays_between_its_lines_off_the_grid",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        "(self.slope - chord) * lower",
+        "(self.slope - chord) * lower * 0.99",
+        "test_certificates.py::test_every_alpha_is_sound",
+    ),
+    Mutant(
+        "certificates/activations.py",
+        "turn = torch.where(loose, (1.0 - self.slope) * one,",
+        "turn = torch.where(loose, 1.02 * one,",
+        "test_certificates.py::test_every_alpha_is_sound",
+    ),
+    Mutant(
+        "certificates/affine.py",
+        "terms, uses = (crossed, taps) if transposed else (taps, crossed)",
+        "terms, uses = 1, 1",
+        "test_certificates.py::test_rounding_of_a_convolution_is_that_of_all_its_products",
+    ),
+    Mutant(
+        "certificates/affine.py",
+        "lambda x: convolve(x, size)",
+        "lambda x: convolve(x, 0.99 * size)",
+        "test_certificates.py::test_no_point_of_the_set_violates_a_bound",
+    ),
+    Mutant(
+        "certificates/operators.py",
+        "return (terms + 8) * torch.finfo(dtype).eps / 2",
+        "return 0.0",
+        "test_certificates.py::test_float32_is_outside_of_float64",
+    ),
+    Mutant(
+        "certificates/operators.py",
+        "return Box(middle - reach, middle + reach).widened(slack)",
+        "return Box(middle - reach, middle + reach)",
+        "test_certificates.py::test_float32_is_outside_of_float64",
+    ),
+    Mutant(
+        "defend/base.py",
+        "if not self._substituted:",
+        "if True:",
+        "test_defend.py::test_backward_is_the_identity_and_forward_is_exact",
+    ),
+    Mutant(
+        "defend/base.py",
+        "return shown + (instead - instead.detach())",
+        "return instead",
+        "test_defend.py::test_backward_is_the_identity_and_forward_is_exact",
+    ),
+    Mutant(
+        "defend/base.py",
+        "self.random = random or model.random",
+        "self.random = random",
+        "test_defend.py::test_defences_stack_and_keep_the_contract test_defend.py test_defences.py",
+    ),
+    Mutant(
+        "defend/base.py",
+        'twin.model, twin._stream = self.model.drawn(stream.at("behind")), stream',
+        "twin.model, twin._stream = self.model, stream",
+        "test_defend.py test_defences.py",
+    ),
+    Mutant("defend/bpda.py", "    twin.differentiable = False\n", "", "test_defend.py"),
+    Mutant(
+        "detectors/guarded.py",
+        "excess = self.gain * (score.double() - self.threshold)",
+        "excess = self.gain * score.double()",
+        (
+            "test_detectors.py::test_joint_success_by_hand "
+            "test_detectors.py::test_a_guarded_model_rejects_held_out_inputs_at_the_rate"
+        ),
+    ),
+    Mutant(
+        "detectors/guarded.py",
+        "self.classes, self.rejected = model.classes + 1, model.classes",
+        "self.classes, self.rejected = model.classes + 1, None",
+        "test_detectors.py::test_joint_success_by_hand test_detectors.py::test_an_attack_must_pass_the_detector_too",
+    ),
+    Mutant(
+        "detectors/guarded.py",
+        "math.floor(false_alarms * len(scores) * (1 + 1e-9))",
+        "math.ceil(false_alarms * len(scores) * (1 + 1e-9))",
+        "test_detectors.py::test_a_threshold_keeps_the_rate_of_false_alarms_and_no_lower_one_does",
+    ),
+    Mutant(
+        "threat/wasserstein.py",
+        "return (good & stays).flatten(1).all(1) & (self.distance(p, x0) <= self.epsilon * (1 + 1e-6))",
+        "return (good & stays).flatten(1).all(1)",
+        "test_wasserstein.py test_transforms.py",
+    ),
+    Mutant("threat/wasserstein.py", "& (exact >= 0).all(1) &", "&", "test_wasserstein.py test_transforms.py"),
+    Mutant(
+        "threat/spatial.py",
+        "return sample(x0, y + (u * sine - v * less - dy), x + (-v * sine - u * less - dx), black)",
+        "return sample(x0, y + (u * sine - v * less - dy), x + (-v * sine - u * less), black)",
+        "test_transforms.py",
+    ),
+    Mutant(
+        "engine/transfers.py",
+        "return MIFGSM() if quick else VMIFGSM()",
+        "return MIFGSM(steps=1)",
+        "test_transfer.py::test_what_is_transferred_is_a_whole_attack",
+    ),
+    Mutant(
+        "cli/certify.py",
+        "return 0 if all(line.met for line in requirements) else 1",
+        "return 0",
+        "test_certificates.py::test_the_command",
+    ),
 ]
-
-
-def survives(mutant: Mutant) -> str | None:
-    """None where a test failed, else what went wrong."""
-    path = ROOT / "src/mohs" / mutant.file
-    code = path.read_text()
-    if code.count(mutant.text) != 1:
-        return f"the text stands {code.count(mutant.text)} times in {mutant.file}"
-    tests = [str(ROOT / "tests" / name) for name in mutant.tests.split() if (ROOT / "tests" / name).exists()]
-    path.write_text(code.replace(mutant.text, mutant.instead))
-    try:
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "300", *tests],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-        )
-    finally:
-        path.write_text(code)
-    return None if run.returncode == 1 else f"no test failed (exit code {run.returncode})"
-
-
-def main(words: list[str]) -> int:
-    chosen = [m for m in MUTANTS if not words or any(word in m.file for word in words)]
-    left = 0
-    for mutant in chosen:
-        trouble = survives(mutant)
-        left += trouble is not None
-        print(f"{'survived' if trouble else 'killed  '} {mutant.file}: {mutant.text[:60]!r} {trouble or ''}", flush=True)
-    print(f"{len(chosen) - left} killed, {left} survived")
-    return 1 if left else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

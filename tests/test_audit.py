@@ -160,6 +160,22 @@ def test_a_model_that_breaks_is_an_error_not_robustness():
     assert "not finite" in " ".join(threat.reasons)
 
 
+@pytest.mark.parametrize("threat", ["linf:0.01", "rotation:1deg"])
+def test_a_clean_input_without_an_answer_is_neither_right_nor_robust(threat):
+    class Gap(nn.Module):
+        """Class 0 where the first pixel is above a half; nothing where the second is above 0.9."""
+
+        def forward(self, x):
+            first, second, *_ = x.flatten(1).split(1, 1)
+            return torch.cat([first - 0.5, 0.5 - first], 1) + torch.where(second > 0.9, torch.nan, 0.0)
+
+    x = torch.linspace(0.6, 0.8, 24)[:, None, None, None].repeat(1, 1, 2, 2)
+    x[20:, 0, 0, 1] = 0.95
+    result = mohs.audit(Gap().eval(), (x, torch.zeros(24).long()), threats=[threat], profile="quick", rows=16)
+    assert (result.verdict.clean.robust, result.verdict.clean.undecided) == (20, 4)
+    assert (result.verdict.threats[0].score.robust, result.verdict.threats[0].score.undecided) == (20, 4)
+
+
 def test_goals_with_one_case_a_class(case):
     module, data = case
     result = mohs.audit(module, data, threats=["linf:0.1"], goal="targeted:all", limit=8, profile="quick", rows=16)

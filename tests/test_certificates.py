@@ -17,16 +17,20 @@ from torch.nn import functional as F
 
 import mohs
 from mohs import certificates
+from mohs.certificates.activations import CELLS, ELU, GELU, SIGMOID, SILU, TANH, Smooth, softplus
+from mohs.certificates.affine import convolution
 from mohs.certificates.backward import Bounds, Functions, substitute
-from mohs.certificates.crown import Ascent, alpha_crown, crown, interval, margins
+from mohs.certificates.crown import Ascent, alpha_crown, crown, interval, margins, optimised
 from mohs.certificates.graph import Network, Unsupported, network_of, trace
 from mohs.certificates.operators import Activation, Box, gamma
 from mohs.certificates.region import Region, region_of
+from mohs.detectors.base import Detector
+from mohs.detectors.guarded import Guarded
 from mohs.errors import Contradiction, ModelError, Refused, RequestError, UnknownName
 from mohs.models import as_model
 from mohs.store import Run
 from mohs.store.verdict import verdict_of
-from mohs.threat import parse_threat
+from mohs.threat import Aim, Untargeted, parse_threat
 from tests.small import Linear, labelled, network
 from tests.test_cli import Mohs, command_line
 
@@ -257,6 +261,47 @@ def test_what_rounding_costs_is_bounded_again_in_float64() -> None:
     assert 0 < again < 1e-3
 
 
+@pytest.mark.parametrize("threat", THREATS)
+def test_a_region_holds_what_the_set_forgives(threat: str) -> None:
+    """The farthest points that still count as successes, by an ulp and a millionth of the budget, lie in what is bounded."""
+    set_, x = parse_threat(threat), torch.tensor([[0.0, 0.3, 1.0, 0.6]])
+    region = region_of(set_, x)
+    far = set_.epsilon * (1 + 1e-6) + set_.rounding()
+    assert bool((region.box.lower <= torch.clamp(x - far, min=-set_.rounding())).all())
+    assert bool((region.box.upper >= torch.clamp(x + far, max=1 + set_.rounding())).all())
+    assert (region.ball is None) == (set_.name == "linf")
+    assert region.ball is None or region.ball.radius >= far
+
+
+@pytest.mark.parametrize("activation", [SIGMOID, TANH, SILU, GELU, ELU, softplus(2.0)], ids=lambda a: a.name)
+def test_a_smooth_activation_stays_between_its_lines_off_the_grid(activation: Smooth) -> None:
+    """Less the tangent's slope it has its extremum where the tangent touches: here in the middle of a cell of the grid."""
+    h, at = 0.05, torch.linspace(-4, 4, 801, dtype=torch.float64)
+    box = Box(at - 10.5 * h, at + (CELLS - 10.5) * h)
+    slope = activation.derivative(at)
+    least, most = activation._between(box, slope)
+    value = activation.function(at) - slope * at
+    assert bool((least <= value).all())
+    assert bool((value <= most).all())
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rounding_of_a_convolution_is_that_of_all_its_products(transposed: bool) -> None:
+    """Of ones on ones, an output in the middle is the number of its products."""
+    weight = torch.ones((3, 5, 3, 3) if transposed else (5, 3, 3, 3))
+    made = convolution(weight, None, (3, 9, 9), [1, 1], [1, 1], [1, 1], transposed, [0, 0], 1)
+    assert made.terms == int(made.forward(torch.ones(1, 3, 9, 9)).max()) == 27
+    assert made.uses == int(made.transpose(torch.ones(1, 5, 9, 9)).max()) == 45
+
+
+def test_slopes_that_did_not_move_give_the_bound_with_rounding_taken_off() -> None:
+    _, net, x, y = world("mlp")
+    A = margins(net.classes, y, x.dtype)
+    _, bounds = crown(net, region_of(parse_threat("linf:0.1"), x), A)
+    functions = Functions({len(net.nodes) - 1: A})
+    assert torch.equal(optimised(bounds, functions, Ascent(steps=1)), substitute(bounds, functions))
+
+
 def test_every_alpha_is_sound() -> None:
     """Lines of every activation bound it on its box, at any alpha."""
     grid = torch.linspace(0, 1, 501, dtype=torch.float64)
@@ -410,6 +455,23 @@ def test_targets_that_cannot_be_reached_are_proved() -> None:
         mohs.certify(module, (x, y), threat="linf:0.01", goal="confidence:0.5")
 
 
+@pytest.mark.parametrize("method", ["interval", "crown", "alpha-crown"])
+def test_a_target_is_bounded_by_its_own_margin(method: str) -> None:
+    """Of a linear model, by the closed form: another class's margin proves nothing of this one."""
+    generator = torch.Generator().manual_seed(1)
+    weight, x = torch.randn(4, 9, generator=generator), 0.3 + 0.4 * torch.rand(4, 9, generator=generator)
+    module, y = Linear(weight, torch.zeros(4)).eval(), torch.arange(4)
+    net, certificate = trace(module, x), certificates.certificate.make(method)
+    for shift in (1, 2, 3):
+        target = (y + shift) % 4
+        away = weight[y] - weight[target]
+        exact = (away * x).sum(1) - 0.05 * away.abs().sum(1)
+        least = certificate.least(net, mohs.Linf(0.05), x, Aim(y, target=target))
+        assert torch.allclose(least.float(), exact, atol=1e-4)
+        every = certificate.least(net, mohs.Linf(0.05), x, Aim(y))
+        assert bool((every <= least).all())
+
+
 def test_what_is_refused() -> None:
     module = network()
     data = labelled(module, 8)
@@ -417,6 +479,10 @@ def test_what_is_refused() -> None:
         mohs.certify(module, data, threat="l0:3")
     with pytest.raises(UnknownName, match="crown"):
         mohs.certify(module, data, threat="linf:0.1", method="crwn")
+    inner = as_model(module, data[0])
+    detector = Detector(inner, nn.Identity(), "none")
+    with pytest.raises(Refused, match="is a detector"):
+        certificates.Crown().check(parse_threat("linf:0.1"), Untargeted(), Guarded(detector, 0.5), data[0])
     with pytest.raises(RequestError, match="takes no profile"):
         mohs.certify(module, data, threat="linf:0.1", profile="quick")
     with pytest.raises(ModelError, match="is random"):

@@ -265,9 +265,11 @@ def test_an_attack_must_pass_the_detector_too() -> None:
     assert bool(attack(model, x, y, threat="linf:0.6").broken)
     assert not bool(attack(model, x, y, threat="linf:0.4").broken)
     rejected = torch.tensor([[0.95, 0.5]])
-    assert not bool(attack(model, rejected, y, threat="linf:0.4").broken)  # never out of the detector's sight
-    assert bool(attack(model, rejected, y, threat="linf:0.6").broken)
-    assert bool((attack(model, rejected, y, threat="linf:0.6").adversarial[:, 0] < 0.5).all())
+    assert float(attack(model, rejected, y, threat="linf:0.4").distance) == 0  # clean, and refused: an error by itself
+    assert not bool(attack(model, rejected, y, threat="linf:0.4", goal="targeted:0").broken)  # never out of the detector's sight
+    out = attack(model, rejected, y, threat="linf:0.6", goal="targeted:0")
+    assert bool(out.broken)
+    assert bool((out.adversarial[:, 0] < 0.5).all())
 
 
 def test_a_refusal_serves_the_label_in_every_loss() -> None:

@@ -554,6 +554,7 @@ def test_shapes_and_types_that_do_not_fit_say_what_would(x: Tensor) -> None:
         (lambda x, y: (x, y + 5), "labels run from 5 to 14 and the model has 10 classes, 0 to 9: is it the model"),
         (lambda x, y: (x, y + 1), "labels run from 1 to 10 .*: subtract 1"),
         (lambda x, y: (x, y - 1), "labels run from -1 to 8"),
+        (lambda x, y: (x, y.clamp(min=2) + 1), "labels run from 3 to 10 and the model has 10 classes, 0 to 9"),
         (lambda x, y: (x * 255, y), r"from 0 to 255, outside the bounds \[0, 1\]: divide them by 255"),
         (lambda x, y: ((x - 0.5) / 0.5, y), r"from -1 to 1, outside the bounds \[0, 1\]: normalisation belongs inside"),
     ],

@@ -479,7 +479,7 @@ def test_of_ever_nearer_hits_the_last_alone_is_judged():
     assert out.queries_to_success.tolist() == [2, 2, 2]
 
 
-@pytest.mark.parametrize("by", ["settle", "time", "try"])
+@pytest.mark.parametrize("by", ["settle", "time", "try", "budget", "nan"])
 def test_no_hit_that_waits_is_lost(by: str):
     oracle = begin(pair(Step()), threat=Linf(math.inf), stop=False)
     part = oracle.attempt(oracle.aim, 0)
@@ -495,6 +495,16 @@ def test_no_hit_that_waits_is_lost(by: str):
             assert list(part.steps(1)) == []
         case "try":
             part.attempt(part.aim, 1)
+        case "budget":
+            part.budget = 3  # a look and a judgement, and for the second row another look
+            part.scores(at(0.6, 0.6, 0.6))
+            part.scores(at(0.55, 0.55, 0.55))
+            assert oracle.outcome().distance.tolist() == pytest.approx([0.2, 0.3, 0.2], abs=1e-6)
+            assert oracle.outcome().status == [Status.BROKEN] * 3
+            return
+        case "nan":
+            part.scores(at(math.nan, math.nan, math.nan))
+            assert not part.open.any()
     assert oracle.outcome().distance.tolist() == pytest.approx([0.5, 0.3, 0.5], abs=1e-6)
 
 
@@ -704,6 +714,31 @@ def test_clean_errors_are_broken_at_distance_zero_and_not_attacked():
     assert (out.forwards[wrong] == 0).all()
     assert (out.forwards[~wrong] == 3).all()
     assert out.status[1] == Status.SURVIVED
+
+
+@pytest.mark.parametrize("threat", ["linf:0.1", "linf:0.1+knowledge:transfer"])
+def test_a_clean_input_that_is_wrong_by_a_tie_is_broken(threat: str):
+    """No class is above the label, so that no goal is reached, and yet the answer is another. Class 2 is the refusal of a
+    detector: a clean input that it refuses is an error, too."""
+
+    class Even(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([0 * x, 0 * x, x - 0.7], 1)
+
+    x, y = torch.tensor([[0.2], [0.2], [0.2], [0.9]]), torch.tensor([0, 1, 1, 0])
+    for rejected in (None, 2):
+        model = TorchModel(Even().eval(), classes=3)
+        model.rejected = rejected
+        prepared = Prepared(Judge(model, 16, 1, exact=model.double()), Guide(model, 16, 1))
+        out = Still()(prepared, x, y, threat=threat)
+        assert out.broken.tolist() == [False, True, True, True]
+        assert (out.distance[out.broken] == 0).all()
+        assert Still()(prepared, x, y, threat=threat, goal="targeted:0").status == [
+            Status.INAPPLICABLE,
+            Status.SURVIVED,
+            Status.SURVIVED,
+            Status.INAPPLICABLE,
+        ]
 
 
 def test_the_last_point_is_always_judged():
@@ -934,6 +969,10 @@ def test_a_prepared_guide_says_what_was_done_and_answers_the_same(monkeypatch: p
     assert "channels last: kept" in log
     assert prepared.guide.model is not prepared.judge.model
     assert prepared.judge.model.module is module
+    assert prepared.judge.exact is not None
+    exact = prepared.judge.exact.logits(images().double())
+    assert torch.allclose(exact, prepared.judge.scores(images()).double(), atol=1e-4)
+    assert exact.dtype == torch.float64
     seen = float((prepared.guide.scores(images()) - prepared.judge.scores(images())).abs().max())
     assert 0 < 4 * seen <= prepared.guide.slack < 1e-3
     assert prepare(TorchModel(module, classes=5), images(), accelerate=False).guide.model.module is module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -164,6 +165,28 @@ def test_no_file_names_a_machine() -> None:
         if machine.search(line)
     ]
     assert found == []
+
+
+def test_every_mutant_stands_once_and_names_tests_that_exist() -> None:
+    """What `make mutants` breaks on purpose: a list that went stale would break nothing."""
+    from tests.mutants import MUTANTS
+
+    assert len({(m.file, m.text, m.instead) for m in MUTANTS}) == len(MUTANTS)
+    defined: dict[str, set[str]] = {}
+    for mutant in MUTANTS:
+        file = ROOT / "src/mohs" / mutant.file
+        assert file.is_file(), mutant
+        code = file.read_text(encoding="utf-8")
+        assert code.count(mutant.text) == 1, mutant
+        assert mutant.instead != mutant.text, mutant
+        ast.parse(code.replace(mutant.text, mutant.instead))
+        assert mutant.tests, mutant
+        for test in mutant.tests.split():
+            name, _, function = test.partition("::")
+            if name not in defined:
+                tree = ast.parse((ROOT / "tests" / name).read_text(encoding="utf-8"))
+                defined[name] = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+            assert not function or function.partition("[")[0] in defined[name], mutant
 
 
 def test_the_page_of_goals_is_what_the_attacks_say() -> None:

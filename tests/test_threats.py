@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mohs.aim import Aim
+from mohs.attacks import PGD
 from mohs.errors import ThreatError, UnknownName
 from mohs.rng import Stream
 from mohs.threat import (
@@ -439,6 +440,19 @@ def test_steps_projections_and_random_points_stay_inside(threat: NormThreat, nam
             assert torch.equal(points, x0)
 
 
+@pytest.mark.parametrize("threat", [L2(0.4), L1(0.9), L0(3)], ids=str)
+def test_a_step_spends_nothing_on_what_may_not_change(threat: NormThreat):
+    """Large gradients outside the mask take nothing from a step inside it, which is that of the free entries alone."""
+    x0, free = torch.full((2, 12), 0.5), torch.arange(12) % 2 == 0
+    g = torch.randn(2, 12, generator=torch.Generator().manual_seed(0)) * torch.where(free, 1.0, 100.0)
+    masked = replace(threat, constraints=Constraints(mask=free))
+    moved = masked.step(x0.clone(), g.clone(), x0, 0.1) - x0
+    alone = threat.step(x0[:, free].clone(), g[:, free].clone(), x0[:, free].contiguous(), 0.1) - x0[:, free]
+    assert (moved[:, ~free] == 0).all()
+    assert torch.allclose(moved[:, free], alone, atol=1e-7)
+    assert (alone != 0).any(1).all()
+
+
 def brute(threat: NormThreat, x: Tensor, x0: Tensor) -> Tensor:
     delta = x.double() - x0.double()
     if threat.name == "l0":
@@ -502,6 +516,13 @@ def test_the_box_is_part_of_the_set():
 def test_constraints_that_do_not_fit_are_refused(constraints: Constraints, words: str):
     with pytest.raises(ThreatError, match=re.escape(words)):
         Linf(0.1, constraints=constraints).check(inputs())
+
+
+def test_an_attack_looks_at_every_example():
+    """The second is off the grid, where no point of the set would be the adversary's to choose."""
+    x = torch.tensor([[1 / 3, 2 / 3], [0.5, 0.5]])
+    with pytest.raises(ThreatError, match="not on it"):
+        PGD()(nn.Linear(2, 2).eval(), x, torch.zeros(2).long(), threat="linf:0.1+quantise:2bit")
 
 
 @pytest.mark.parametrize(

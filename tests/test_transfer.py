@@ -12,11 +12,15 @@ from torch.nn import functional
 
 import mohs
 from mohs.attacks import find
+from mohs.attacks.base import Attack
+from mohs.attacks.gradient.apgd import APGD
 from mohs.attacks.gradient.mifgsm import MIFGSM
 from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM
 from mohs.attacks.transfer.lgv import lgv
 from mohs.attacks.transfer.transforms import diversify, jump, shrink, smooth
+from mohs.engine.profiles import PROFILES, TenClasses
+from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, Refused, RequestError, RunError
 from mohs.jobs import describe, make_job
 from mohs.losses import cross_entropy, logit_difference
@@ -25,7 +29,7 @@ from mohs.models.ensemble import Ensemble, surrogate
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.store import Run
-from mohs.threat import Knowledge, Linf, Untargeted
+from mohs.threat import Knowledge, Linf, Untargeted, parse_threat
 from tests.conformance import frozen_module, world
 from tests.small import Linear
 
@@ -338,6 +342,17 @@ def test_an_audit_by_surrogates_asks_the_model_once_an_example(text: str, profil
         assert row["queries"] - row["forwards"] == 1 + (row["status"] == "broken")
         assert row["backwards"] > 0
     assert len(found.run.spec["surrogates"]) == 2
+
+
+def test_what_is_transferred_is_a_whole_attack() -> None:
+    def attack(profile: str, threat: str) -> Attack:
+        (step,) = transferred(PROFILES[profile]).compose(parse_threat(threat), TenClasses())
+        return step.attacks[0]
+
+    for threat in ("linf:0.1", "l2:0.5"):
+        assert (attack("quick", threat), attack("standard", threat)) == (MIFGSM(), VMIFGSM())
+    assert attack("standard", "l1:4") == APGD(steps=100, multi_epsilon=True)
+    assert attack("standard", "rotation:30deg") == PGD(steps=100, step_size=1.0, loss=logit_difference)
 
 
 def test_surrogates_that_break_the_model_less_the_more_they_differ() -> None:

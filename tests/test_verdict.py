@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mohs.errors import Contradiction
+from mohs.errors import Contradiction, RunError
 from mohs.store import Run
+from mohs.store.compare import compare
 from mohs.store.verdict import Score, ThreatVerdict, Verdict, verdict_of, wilson
 from tests.hand_made import make_run, row, spec, stage, threat
 
@@ -254,3 +255,38 @@ def test_wilson_against_known_values() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(0, 9)[0] == 0.0
     assert wilson(9, 9)[1] == 1.0
+
+
+# two runs
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("goal", {"plan": {"goals": ["topk:2"]}}),
+        ("time limit", {"plan": {"time": 60.0}}),
+        ("profile", {"plan": {"profile": {"name": "standard", "version": "2.0", "words": ""}}}),
+        ("data", {"data": {"sha256": "another"}}),
+    ],
+)
+def test_runs_of_other_questions_are_not_compared(tmp_path: Path, what: str, change: dict[str, dict[str, Any]]) -> None:
+    rows = [row(0, -1, "survived"), row(0, 0, "survived"), row(0, 1, "survived")]
+    asked = spec(1)
+    other = {**asked, **{part: {**asked[part], **values} for part, values in change.items()}}
+    one, two = make_run(tmp_path / "one", asked, rows), make_run(tmp_path / "two", other, rows)
+    assert compare(one, one)[0].n == 1
+    with pytest.raises(RunError, match=f"differ in {what}"):
+        compare(one, two)
+
+
+def test_what_became_undecided_is_lost(tmp_path: Path) -> None:
+    def run(name: str, status: str) -> Run:
+        rows = [row(i, -1, "survived") for i in range(8)] + [row(i, 0, "survived") for i in range(8)]
+        return make_run(tmp_path / name, spec(8), rows + [row(i, 1, status if i < 6 else "survived") for i in range(8)])
+
+    (found,) = compare(run("before", "survived"), run("after", "undecided"))
+    assert found.lost.tolist() == list(range(6))
+    assert len(found.won) == 0
+    assert (found.before, found.after) == (1.0, 0.25)
+    assert found.p == 2 / 2**6
+    assert found.fell

@@ -187,8 +187,6 @@ class Ledger:
     def close(self, ids: Tensor, reason: str) -> None:
         """Close rows without a verdict; the first reason of a row stands."""
         self.closed[ids] = True
-        for held in self.held or ():
-            held.distance[ids] = torch.inf
         for i in ids.tolist():
             self.failure[i] = self.failure[i] or reason
 

@@ -121,7 +121,7 @@ class Oracle:
             blinding=prepared.blinding,
         )
         ledger.closed |= ~goal.applies(aim)
-        oracle._close_silent(reference.isnan().any(1), x0, oracle.ids, judge)
+        oracle._close_silent(reference.isnan().any(1), ledger.point, oracle.ids, judge)
         return oracle
 
     # what an attack asks
@@ -211,14 +211,22 @@ class Oracle:
         with_judge._ask(p, None, Question(self.judge, Knowledge.TRANSFER))
 
     def settle_origin(self) -> None:
-        """Where the clean inputs reach the goal already, by their known logits."""
+        """Where the clean inputs reach the goal already, or the model gets them wrong in another way: by their known logits, or
+        the judge's where those are a surrogate's."""
+        clean = replace(self, judged=True, draws=1)
+        clean.keep(self.open.nonzero()[:, 0])
+        origin = self.threat.origin(clean.x0)
         if self.threat.knowledge == Knowledge.TRANSFER:
-            return self.settle(self.threat.origin(self.x0))
-        known = replace(self, judged=True)
-        known.keep(self.open.nonzero()[:, 0])
-        assert known.aim.reference is not None
-        margin = self.goal.margin(known.aim.reference, known.aim)
-        known._note(self.threat.origin(known.x0), None, known.ids, margin, once=True, own=True)
+            logits = clean._ask(origin, None, Question(self.judge, Knowledge.TRANSFER)).logits
+        else:
+            assert clean.aim.reference is not None
+            logits = clean.aim.reference
+            clean._note(origin, None, clean.ids, self.goal.margin(logits, clean.aim), once=True, own=True)
+        missed = self.goal.given_away(logits.argmax(1), clean.aim) & clean.open & ~self.ledger.broken[clean.ids]
+        rows = missed.nonzero()[:, 0]
+        if len(rows) and not self.judge.model.random:  # of a random one this is a draw among many
+            points = origin.index_select(0, rows)
+            clean._judge(points, rows, self.threat.distance(points, clean.x0[rows]), clean=True)
 
     def guided_by(self, guide: Guide) -> Oracle:
         return replace(self, guide=guide)
@@ -256,7 +264,6 @@ class Oracle:
     def _in_time(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
         if late:
-            self._confirm_held()
             self.ledger.close(self.ids[self.open], "undecided: the time is up")
         return not late
 
@@ -420,13 +427,14 @@ class Oracle:
         inside[where] = self.threat.contains(q.index_select(0, where), self.x0.index_select(0, where if r is None else r[where]))
         return inside
 
-    def _judge(self, q: Tensor, rows: Tensor, distance: Tensor) -> None:
+    def _judge(self, q: Tensor, rows: Tensor, distance: Tensor, *, clean: bool = False) -> None:
         ledger, model = self.ledger, self.judge.model
+        decide = self.judge.clean if clean else self.judge.confirm
         if self.budget is not None and model.random:
             covered = self._cover(rows, CONFIRM_DRAWS)
             q, rows, distance = q[covered], rows[covered], distance[covered]
         ids = self.ids[rows]
-        verdict = self.judge.confirm(self.threat.apply(q, self.x0[rows]), self.goal, self.aim.take(rows))
+        verdict = decide(self.threat.apply(q, self.x0[rows]), self.goal, self.aim.take(rows))
         if model.random or not model.remote:  # else the point was asked about just now
             ledger.judged.index_add_(0, ids, verdict.trials)
         self._close_silent(verdict.margin.isnan() & ~verdict.reached, q, rows, self.judge)

@@ -118,7 +118,7 @@ class Attack(Settings, ABC):
         prepared = model if isinstance(model, Prepared) else prepare(as_model(model, x, threat.bounds), x)
         judge = prepared.judge
         threat = threat.facing(judge.model)
-        threat.check(x[:1])
+        threat.check(x)
         goal = replace(goal, rejected=judge.model.rejected)
         goal.check(judge.model.classes)
         self.check(threat, goal, judge.model)

@@ -74,10 +74,8 @@ class Worker:
         started = time.perf_counter()
         logits = self.prepared.judge.reference(x)
         aim = goal.aim(y, logits, Stream.of(self.plan.seed, ids))
-        verdict = self.prepared.judge.confirm(x, goal, aim)
-        missed = goal.given_away(verdict.label, aim) & (verdict.trials == 1)  # of a random model, the draws have the say
-        broken = verdict.reached | missed
-        applies, reached = goal.applies(aim).tolist(), broken.tolist()
+        verdict = self.prepared.judge.clean(x, goal, aim)
+        applies, reached = goal.applies(aim).tolist(), verdict.reached.tolist()
         status = [
             Status.INAPPLICABLE if not a else Status.BROKEN if r else Status.SURVIVED
             for a, r in zip(applies, reached, strict=True)
@@ -92,7 +90,7 @@ class Worker:
             time.perf_counter() - started,
             status=status,
             reason=reasons,
-            distance=torch.where(broken, 0.0, torch.inf).double().cpu(),
+            distance=torch.where(verdict.reached, 0.0, torch.inf).double().cpu(),
             margin=verdict.margin.cpu(),
             label=verdict.label.cpu(),
             hits=verdict.hits.cpu(),

@@ -88,6 +88,14 @@ class Judge(Batched):
         trials = torch.ones_like(aim.y)
         return Verdict(reached, doubted, margin, logits.argmax(1), reached.long(), trials)
 
+    def clean(self, x: Tensor, goal: Goal, aim: Aim) -> Verdict:
+        """`confirm` of clean inputs: one that the model gets wrong counts against it where no goal is reached, too, be it by a
+        tie or by a refusal; of a random model, the draws have the say."""
+        verdict = self.confirm(x, goal, aim)
+        if self.model.random:
+            return verdict
+        return replace(verdict, reached=verdict.reached | goal.given_away(verdict.label, aim) & ~verdict.margin.isnan())
+
     def _confirm_random(self, x: Tensor, goal: Goal, aim: Aim) -> Verdict:
         hits, total = torch.zeros_like(aim.y), torch.zeros(len(x), self.model.classes, device=x.device)
         margins = torch.zeros(len(x), device=x.device)
