@@ -394,13 +394,14 @@ class Oracle:
             where = self._nearer(q, r, ids, where)
         if len(where) == 0:
             return
-        rows, points = where if r is None else r.index_select(0, where), q.index_select(0, where)
-        origins = self.x0.index_select(0, rows)
-        hits = Hits(rows, ids.index_select(0, where), points, self.threat.distance(points, origins), margin[where])
-        due = hits.distance < ledger.reach.index_select(0, hits.ids)
-        if not self.roams:
-            due &= self.threat.contains(points, origins)
+        rows, near_ids = where if r is None else r.index_select(0, where), ids.index_select(0, where)
+        points, origins = q.index_select(0, where), self.x0.index_select(0, rows)
+        hits = Hits(rows, near_ids, points, self.threat.distance(points, origins), margin.index_select(0, where))
+        due = hits.distance < ledger.reach.index_select(0, near_ids)
         hits = hits.take(due.nonzero()[:, 0])
+        if len(hits.rows) and not self.roams:
+            inside = self.threat.contains(hits.points, self.x0.index_select(0, hits.rows))
+            hits = hits if inside.all() else hits.take(inside.nonzero()[:, 0])
         if len(hits.rows) == 0:
             return
         if own:

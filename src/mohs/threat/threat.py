@@ -63,7 +63,7 @@ class Threat(ABC):
         """[rows] float64, in the units of epsilon, differentiable."""
 
     def roughly(self, p: Tensor, x0: Tensor) -> Tensor:
-        """The distance, within a thousandth and with less to do where that can be had."""
+        """The distance within a thousandth, for less where that can be had."""
         return self.distance(p, x0)
 
     @abstractmethod
@@ -183,7 +183,7 @@ class NormThreat(Threat):
         return self.norm.distance(self.apply(p, x0).double() - x0.double())
 
     def roughly(self, p: Tensor, x0: Tensor) -> Tensor:
-        return self.norm.distance(self.apply(p, x0) - x0)  # in float32
+        return self.norm.distance(self.apply(p, x0) - x0)  # a float32 difference
 
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """The ball, and the box of bounds and constraints too: an attack that forgets one makes no success."""

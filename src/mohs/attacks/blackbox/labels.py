@@ -125,11 +125,10 @@ class Labels:
             candidates = p.flatten(0, 1) if len(where) == asked.numel() else p.flatten(0, 1).index_select(0, where)
             phi = torch.zeros(asked.shape, dtype=x.dtype, device=x.device)
             phi.view(-1)[where] = self.reached(candidates, where // CHUNK).to(x.dtype) * 2 - 1
-            moved = p.sub_(x[:, None])
-            for k in range(CHUNK):  # one by one: the order of a row's sum is the same in any company
-                plain.addcmul_(moved[:, k], per_row(asked[:, k].to(x.dtype), x))
-                weighted.addcmul_(moved[:, k], per_row(phi[:, k], x))
-                hits += phi[:, k]
+            moved, several = p.sub_(x[:, None]), (*asked.shape, *[1] * (x.ndim - 1))
+            plain += moved.mul_(asked.to(x.dtype).view(several)).sum(1)
+            weighted += moved.mul_(phi.view(several)).sum(1)
+            hits += phi.sum(1)
         scale = per_row(delta, x)
         return Probed(weighted.div_(scale), plain.div_(scale), hits / most.clamp(min=1))
 
