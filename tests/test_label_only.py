@@ -105,6 +105,7 @@ def test_cosines_are_orthonormal_and_low_ones_smooth() -> None:
     assert torch.allclose(c[:, :, 0, 0], x.sum((2, 3)) / math.sqrt(35), atol=1e-5)
     assert lowest(torch.Size([3, 32, 32]), 0.25) == [3, 8, 8]
     assert lowest(torch.Size([10]), 0.5) == [5]
+    assert torch.equal(spectrum(x[1:2]), c[1:2])  # alone and in company
     low = image(Stream.of(0, torch.arange(3)).normal(1, 2, 3, 2), x.shape[1:])[:, 0]
     beyond = spectrum(low)
     beyond[:, :, :3, :2] = 0

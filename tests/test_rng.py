@@ -19,6 +19,9 @@ DRAWS = {
     "permutation": lambda s: s.permutation(1667),
     "long normal": lambda s: s.normal(50001),
     "long exponential": lambda s: s.exponential(50001),
+    "bulk uniform": lambda s: s.bulk().uniform(3, 1667),
+    "bulk normal": lambda s: s.bulk().normal(3, 1667),
+    "a few of bulk": lambda s: s.at("few").bulk().normal(3),
 }
 each = pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 
@@ -53,6 +56,19 @@ def test_addresses_seldom_collide():
 def test_seeds_beyond_an_int64():
     big = Stream.of(2**70 + 1, IDS).keys
     assert not torch.equal(big, Stream.of(2**70, IDS).keys)
+
+
+def test_bulk_numbers_look_random_and_keep_their_address():
+    n = 20_000
+    stream = Stream.of(1, torch.arange(10)).bulk()
+    u, z = stream.uniform(n).double(), stream.at("z").normal(n).double()
+    near = 5 / math.sqrt(u.numel())
+    assert 0 <= u.min() <= u.max() < 1
+    assert abs(u.mean() - 1 / 2) < near * math.sqrt(1 / 12)
+    assert abs(z.mean()) < near
+    assert abs(z.square().mean() - 1) < near * math.sqrt(2)
+    assert z.corrcoef().fill_diagonal_(0).abs().max() < 5 / math.sqrt(n)  # rows are strangers
+    assert torch.equal(stream.take(torch.tensor([3])).at("z").normal(n)[0].double(), z[3])
 
 
 @pytest.mark.parametrize("axis", ["one row", "many rows"])

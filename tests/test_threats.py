@@ -557,3 +557,23 @@ def test_the_digest_of_constraints_is_that_of_their_arrays():
     seen |= {Constraints(low=torch.zeros(3)).digest(), Constraints(high=torch.zeros(3)).digest()}
     assert len(seen) == 4
     assert limits()["all"].digest() == limits()["all"].digest()
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_shrinking_is_the_projection_of_what_lies_farther_out(threat: NormThreat):
+    x0 = inputs()
+    x = threat.minimal().project(threat.random_point(x0, Stream.of(0, torch.arange(len(x0)))) * 1.1 + 0.05, x0)
+    size = threat.distance(x, x0)
+    epsilon = size * torch.linspace(0.1, 0.9, len(x0), dtype=torch.float64)
+    found = threat.shrink(x, x0, epsilon, size)
+    assert torch.allclose(found, threat.project(x.clone(), x0, epsilon.float()), atol=1e-6)
+    assert bool((threat.distance(found, x0) <= epsilon * (1 + 1e-6)).all())
+    none = torch.zeros_like(size)
+    assert torch.equal(threat.shrink(x0, x0, none, none), x0)
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_a_rough_distance_is_within_a_thousandth(threat: NormThreat):
+    x0 = inputs()
+    x = threat.random_point(x0, Stream.of(0, torch.arange(len(x0))))
+    assert torch.allclose(threat.roughly(x, x0), threat.distance(x, x0), rtol=1e-4)

@@ -22,5 +22,6 @@ class Aim(NamedTuple):
         return self.target if self.toward is None else self.toward
 
     def take(self, rows: Tensor | slice) -> Aim:
-        parts = (None if v is None else v[rows] for v in self[1:])
-        return Aim(self.y[rows], *parts)
+        y, *parts = (v if v is None else v[rows] if isinstance(rows, slice) else v.index_select(0, rows) for v in self)
+        assert y is not None
+        return Aim(y, *parts)

@@ -91,18 +91,18 @@ def _drawn(question: Question, threat: Threat, goal: Goal, c: Candidates) -> Ans
 def _once(question: Question, threat: Threat, goal: Goal, c: Candidates, draw: Stream | None = None) -> Answer:
     model, level, want, transform = question
 
-    def forward(point: Tensor) -> Tensor:
+    def shown(point: Tensor) -> Tensor:
         x = threat.apply(point, c.x0, draw)
-        return model.logits(x if transform is None else transform(x, c.stream))
+        return x if transform is None else transform(x, c.stream)
 
     if level < Knowledge.GRADIENT:
         with torch.no_grad():
-            logits = forward(c.point)
+            logits = model.scores(shown(c.point))
             loss = NOTHING if want is None or isinstance(want, Tensor) else want(goal.heard(logits, c.aim), c.aim)
         return Answer(goal.margin(logits, c.aim), logits, loss)
     point = c.point if question.traced else c.point.detach().requires_grad_()
     with torch.enable_grad():
-        logits = forward(point)
+        logits = model.logits(shown(point))
         if not logits.requires_grad:
             raise Refused(f"the model {model.model.name} gives no gradient: its output does not depend on the input")
         if question.traced:

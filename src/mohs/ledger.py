@@ -100,6 +100,7 @@ class Ledger:
     refused: Tensor = field(init=False)  # queries that a guard did not answer, and that were sent anew under other noise
     first: Tensor = field(init=False)  # queries when the first success came
     trail: Tensor = field(init=False)  # nearest hit by labels within MARKS queries
+    marks: Tensor = field(init=False)
     held: tuple[Held, ...] | None = None  # sure hits, and those that the judge may not confirm
 
     def __post_init__(self) -> None:
@@ -116,6 +117,7 @@ class Ledger:
         self.hits, self.trials, self.forwards, self.backwards = (full(0, torch.int64) for _ in range(4))
         self.judged, self.refused = full(0, torch.int64), full(0, torch.int64)
         self.closest = self.point.clone()
+        self.marks = torch.tensor(MARKS, device=device)
         self.trail = torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64, device=device)
 
     @property
@@ -130,7 +132,10 @@ class Ledger:
             self.backwards.index_add_(0, ids, ones, alpha=backwards)
 
     def approach(self, ids: Tensor, points: Tensor, margin: Tensor, *, once: bool = False) -> None:
-        """Remember the failed points that came closest; an id may stand several times unless `once`."""
+        """Remember the failed points that came closest; an id may stand several times unless `once`. Those of broken
+        rows nobody reads."""
+        if self.broken.all():
+            return
         if once and not self.keep_closest:
             self.closest_margin[ids] = torch.maximum(self.closest_margin[ids], margin)
             return
@@ -162,9 +167,14 @@ class Ledger:
         self.margin[ids], self.label[ids] = verdict.margin[good], verdict.label[good]
         self.hits[ids], self.trials[ids] = verdict.hits[good], verdict.trials[good]
 
+    @property
+    def reach(self) -> Tensor:
+        """[n]: what a hit must come nearer than to matter: the nearest success, confirmed or sure to be."""
+        return self.distance if self.held is None else torch.minimum(self.distance, self.held[0].distance)
+
     def follow(self, ids: Tensor, distance: Tensor) -> None:
         """Note how near hits are, with the queries spent by now; an id may stand several times."""
-        late = torch.tensor(MARKS, device=ids.device) >= self.queries[ids][:, None]
+        late = self.marks >= self.queries.index_select(0, ids)[:, None]
         reached = torch.where(late, distance[:, None], torch.inf)
         self.trail.scatter_reduce_(0, ids[:, None].expand_as(reached), reached, "amin")
 
@@ -180,6 +190,8 @@ class Ledger:
         waits = nearer & self.broken[ids] & (sure | all_wait)
         for kind, held in ((sure, certain), (~sure, unsure)):
             where = (waits & kind).nonzero()[:, 0]
+            if len(where) == 0:
+                continue
             held.point.index_copy_(0, ids[where], points.index_select(0, where))
             held.distance[ids[where]] = distance[where]
         return waits | ~nearer

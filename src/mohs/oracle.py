@@ -40,6 +40,19 @@ class Best(NamedTuple):
     distance: Tensor
 
 
+class Hits(NamedTuple):
+    """Candidates that reach the goal or nearly: rows of the Oracle, ids of the ledger, points, distances float64, margins."""
+
+    rows: Tensor
+    ids: Tensor
+    points: Tensor
+    distance: Tensor
+    margin: Tensor
+
+    def take(self, where: Tensor) -> Hits:
+        return Hits(*(value.index_select(0, where) for value in self))
+
+
 @dataclass(kw_only=True)
 class Oracle:
     """One cohort under one attack. Every tensor has a row an example: `ids` says which row of the ledger it is.
@@ -269,7 +282,7 @@ class Oracle:
 
     def _ask(self, p: Tensor, rows: Tensor | None, question: Question, attempt: int = 0) -> Answer:
         self._grant(question)
-        live = self.open if rows is None else self.open[rows]
+        live = self.open if rows is None else self.open.index_select(0, rows)
         index = None if bool(live.all()) else live.nonzero()[:, 0]  # of the candidates asked about; None: all
         transfers = self.threat.knowledge == Knowledge.TRANSFER
         if self.budget is not None and not (transfers and question.model is not self.judge):  # what is one's own costs nothing
@@ -279,14 +292,14 @@ class Oracle:
         q, r, asked = p if question.traced else p.detach(), rows, question
         if index is not None:
             q, r, asked = q.index_select(0, index), index if rows is None else rows[index], question.about(index)
-        ids = self.ids if r is None else self.ids[r]
+        ids = self.ids if r is None else self.ids.index_select(0, r)
         if self.blinding is not None:
             q = self._blinded(q, r)
         if question.traced:
             q = q.view_as(q)  # a node of its own, so that no other question's passes are counted here
             q.register_hook(lambda _: self.ledger.count(ids, 0, 1))
         size = question.model.rows
-        if len(q) <= size:
+        if len(q) <= size or (question.level < Knowledge.GRADIENT and self._plain(question)):
             answer = self._answer(q, r, asked)
         else:
             spans = [slice(start, start + size) for start in range(0, len(q), size)]
@@ -300,7 +313,8 @@ class Oracle:
             self._inspect(q, r, answer, question)
         seen = self.threat.knowledge > Knowledge.TRANSFER or question.level == Knowledge.TRANSFER
         if self.judged and seen and question.transform is None:
-            self._note(q.detach(), r, ids, answer.margin, once=rows is None, own=question.model is self.judge)
+            once = r is None or bool((r[1:] > r[:-1]).all())
+            self._note(q.detach(), r, ids, answer.margin, once=once, own=question.model is self.judge)
         if again is not None:
             self.ledger.refused.index_add_(0, ids[again], torch.ones_like(again))
             unblinded = p if index is None else p.index_select(0, index)
@@ -333,16 +347,23 @@ class Oracle:
         return silent if len(silent) else None
 
     def _answer(self, q: Tensor, r: Tensor | slice | None, question: Question) -> Answer:
-        """Ask about one micro-batch; candidate i belongs to row r[i], to row i where r is None."""
+        """Ask about one micro-batch, or about any number where one pass without a graph will do. Candidate i belongs to row r[i],
+        to row i where r is None."""
         x0, aim, keys, ids = self.x0, self.aim, self.stream.keys, self.ids
-        if r is not None:
+        if isinstance(r, slice):
             x0, aim, keys, ids = x0[r], aim.take(r), keys[r], ids[r]
+        elif r is not None:
+            x0, aim, keys, ids = x0.index_select(0, r), aim.take(r), keys.index_select(0, r), ids.index_select(0, r)
         candidates = Candidates(q, x0, aim, Stream(keys))
-        if self.draws == 1 and not question.model.model.random:
+        if self._plain(question):
             return ask(question, self.threat, self.goal, candidates)
         calls = self.ledger.queries[ids]  # by the row's own count: fresh at every call
         draws = [Stream(keys ^ calls).at("draw", k) for k in range(self.draws)]
         return ask(question, self.threat, self.goal, candidates, draws)
+
+    def _plain(self, question: Question) -> bool:
+        """Whether an answer is that of one pass in which nothing is drawn."""
+        return self.draws == 1 and not question.model.model.random
 
     def _inspect(self, q: Tensor, r: Tensor | None, answer: Answer, question: Question) -> None:
         """Close the rows in which something is not a number: an error, or no answer, is not robustness."""
@@ -375,42 +396,50 @@ class Oracle:
             ledger.approach(ids[where], q.index_select(0, where), margin[where], once=once)
         else:
             ledger.approach(ids, q, margin, once=once)
-        hits = near.nonzero()[:, 0]
-        if len(hits) == 0:
+        where = near.nonzero()[:, 0]
+        if len(where) > len(self.ids):
+            where = self._nearer(q, r, ids, where)
+        if len(where) == 0:
             return
-        rows = hits if r is None else r[hits]
-        points, origins = q.index_select(0, hits), self.x0.index_select(0, rows)
-        distance = self.threat.distance(points, origins)
-        due = distance < ledger.distance[ids[hits]]
-        if not self.roams:
-            due &= self.threat.contains(points, origins)
+        rows, near_ids = where if r is None else r.index_select(0, where), ids.index_select(0, where)
+        points, origins = q.index_select(0, where), self.x0.index_select(0, rows)
+        hits = Hits(rows, near_ids, points, self.threat.distance(points, origins), margin.index_select(0, where))
+        due = hits.distance < ledger.reach.index_select(0, near_ids)
+        hits = hits.take(due.nonzero()[:, 0])
+        if len(hits.rows) and not self.roams:
+            inside = self.threat.contains(hits.points, self.x0.index_select(0, hits.rows))
+            hits = hits if inside.all() else hits.take(inside.nonzero()[:, 0])
+        if len(hits.rows) == 0:
+            return
         if own:
-            where = (due & (margin[hits] > 0)).nonzero()[:, 0]
-            ledger.follow(ids[hits[where]], distance[where])
-        if self._patient and bool(due.any()):
-            due = self._due(due, ids[hits], points, distance, margin[hits] > self.guide.slack, once=once, own=own)
-        where = due.nonzero()[:, 0]
-        if len(where):
-            self._judge(points[where], rows[where], distance[where])
+            ledger.follow(hits.ids, torch.where(hits.margin > 0, hits.distance, torch.inf))
+        if self._patient:
+            hits = hits.take(self._pressing(hits, once=once, own=own))
+        if len(hits.rows):
+            self._judge(hits.points, hits.rows, hits.distance)
+
+    def _nearer(self, q: Tensor, r: Tensor | None, ids: Tensor, where: Tensor) -> Tensor:
+        """Those of the candidates `where` that may be nearer than what is known of their rows: of many a row, few."""
+        origins = self.x0.index_select(0, where if r is None else r.index_select(0, where))
+        reach = self.ledger.reach.index_select(0, ids.index_select(0, where))
+        return where[(self.threat.roughly(q.index_select(0, where), origins) < 1.001 * reach).nonzero()[:, 0]]
 
     @property
     def _patient(self) -> bool:
         """Whether hits may wait: the nearest is sought, and a margin tells that the judge will confirm."""
         return not self.stop and self.threat.epsilon == torch.inf and not self.judge.model.random
 
-    def _due(self, due: Tensor, ids: Tensor, points: Tensor, distance: Tensor, sure: Tensor, *, once: bool, own: bool) -> Tensor:
-        """[n] bool: which of the hits that are due cannot wait. Of a row's sure ones the nearest will do; of the others too where
-        they are the judge's `own`, for they fail by rounding alone."""
+    def _pressing(self, hits: Hits, *, once: bool, own: bool) -> Tensor:
+        """Which of the hits cannot wait. Of a row's sure ones the nearest will do; of the others too where they are the judge's
+        `own`, for they fail by rounding alone."""
+        sure, each = hits.margin > self.guide.slack, torch.arange(len(hits.ids), device=hits.ids.device)
+        nearest = each
         if not once:
-            for kind in (sure, ~sure) if own else (sure,):
-                where = (due & kind).nonzero()[:, 0]
-                due = due & ~kind
-                if len(where):
-                    due[where[foremost(ids[where], distance[where])]] = True
-        where = due.nonzero()[:, 0]
-        nearest = points.index_select(0, where)
-        waits = self.ledger.hold(ids[where], nearest, distance[where], sure=sure[where], all_wait=own)
-        return due.index_put((where[waits],), torch.zeros((), dtype=torch.bool, device=due.device))
+            kinds = 2 * hits.ids + sure
+            nearest = foremost(kinds if own else torch.where(sure, kinds, -1 - each), hits.distance)
+        few = hits.take(nearest)
+        waits = self.ledger.hold(few.ids, few.points, few.distance, sure=sure[nearest], all_wait=own)
+        return nearest[~waits]
 
     def _confirm_held(self) -> None:
         """Put the hits that wait to the judge: the nearest, and the sure ones where that fails."""

@@ -37,6 +37,8 @@ def length(t: Tensor) -> Tensor:
 
 def clip_(x: Tensor, low: Number, high: Number) -> Tensor:
     """x into the box, in place; one side may be a number and the other a tensor."""
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        return x.clamp_(low, high)
     return x.clamp_(min=low).clamp_(max=high)
 
 

@@ -40,7 +40,7 @@ class Batched:
     @torch.no_grad()
     def scores(self, x: Tensor) -> Tensor:
         """[n, classes] for any number of rows."""
-        return torch.cat([self.logits(part) for part in x.split(self.rows)])
+        return self.logits(x) if len(x) <= self.rows else torch.cat([self.logits(part) for part in x.split(self.rows)])
 
 
 def measure_quantum(model: Model, x: Tensor, rows: int, *, gradients: bool = True, least: int = 1) -> int:

@@ -62,9 +62,17 @@ class Threat(ABC):
     def distance(self, p: Tensor, x0: Tensor) -> Tensor:
         """[rows] float64, in the units of epsilon, differentiable."""
 
+    def roughly(self, p: Tensor, x0: Tensor) -> Tensor:
+        """The distance within a thousandth, for less where that can be had."""
+        return self.distance(p, x0)
+
     @abstractmethod
     def project(self, p: Tensor, x0: Tensor, epsilon: Number | None = None) -> Tensor:
         """The nearest point of the set (of budget `epsilon`, a number or one a row, where given). May overwrite p."""
+
+    def shrink(self, p: Tensor, x0: Tensor, epsilon: Tensor, size: Tensor) -> Tensor:
+        """The projection onto the ball of epsilon [rows] of points p of the set, at distances `size` [rows] beyond it."""
+        return self.project(p.clone(), x0, epsilon.to(p.dtype))
 
     @abstractmethod
     def step(self, p: Tensor, g: Tensor, x0: Tensor, size: Number, epsilon: Number | None = None) -> Tensor:
@@ -174,19 +182,25 @@ class NormThreat(Threat):
     def distance(self, p: Tensor, x0: Tensor) -> Tensor:
         return self.norm.distance(self.apply(p, x0).double() - x0.double())
 
+    def roughly(self, p: Tensor, x0: Tensor) -> Tensor:
+        return self.norm.distance(self.apply(p, x0) - x0)  # a float32 difference
+
     def contains(self, p: Tensor, x0: Tensor) -> Tensor:
         """The ball, and the box of bounds and constraints too: an attack that forgets one makes no success."""
         shown, spare = self.apply(p, x0), self.rounding()
         if self.epsilon == math.inf:
-            low, high = self.constraints.box(x0, self.bounds)
-            return ((shown >= low - spare) & (shown <= high + spare)).flatten(1).all(1)
+            return self._boxed(shown, x0)
         inside = self.norm.distance(shown - x0) <= self.epsilon * 1.001 + 2 * spare  # float32 rules out what is plainly far
         rows = inside.nonzero()[:, 0]
         near, origin = shown.index_select(0, rows), x0.index_select(0, rows)
-        low, high = self.constraints.box(origin, self.bounds)
-        boxed = ((near >= low - spare) & (near <= high + spare)).flatten(1).all(1)
-        inside[rows] = boxed & (self.norm.distance(near.double() - origin.double()) <= self.epsilon * (1 + 1e-6) + spare)
+        ball = self.norm.distance(near.double() - origin.double()) <= self.epsilon * (1 + 1e-6) + spare
+        inside[rows] = ball & self._boxed(near, origin)
         return inside
+
+    def _boxed(self, shown: Tensor, x0: Tensor) -> Tensor:
+        """[rows] bool: inputs within the box, by a float32 ulp of the bounds."""
+        low, high = self.constraints.box(x0, self.bounds)
+        return torch.maximum(shown - high, low - shown).flatten(1).amax(1) <= self.rounding()
 
     def project(self, p: Tensor, x0: Tensor, epsilon: Number | None = None) -> Tensor:
         low, high = self.constraints.box(x0, self.bounds)
@@ -264,6 +278,10 @@ class L2(NormThreat):
 
     def describe(self) -> str:
         return f"change the input by a vector of Euclidean length at most {self.epsilon:g}"
+
+    def shrink(self, p: Tensor, x0: Tensor, epsilon: Tensor, size: Tensor) -> Tensor:
+        """On the way to x0, which stays in the box."""
+        return torch.lerp(x0, p, per_row((epsilon / size).nan_to_num(0).to(p.dtype), p))
 
     @property
     def norm(self) -> Norm:

@@ -18,16 +18,12 @@ def cosines(side: int, n: int, like: Tensor) -> Tensor:
 
 def spectrum(x: Tensor) -> Tensor:
     """The coefficients of x [rows, *input], all of them."""
-    for dim in _dims(x.ndim - 1):
-        x = _sum(x, cosines(x.shape[dim], x.shape[dim], x).T, dim)
-    return x
+    return _applied(x, [cosines(x.shape[dim], x.shape[dim], x).T for dim in _dims(x.ndim - 1)])
 
 
 def image(c: Tensor, shape: torch.Size) -> Tensor:
     """[rows, n, *shape] of coefficients [rows, n, *low], of which low may be fewer than shape in the last two."""
-    for dim in _dims(len(shape)):
-        c = _sum(c, cosines(shape[dim], c.shape[dim], c), dim)
-    return c
+    return _applied(c, [cosines(shape[dim], c.shape[dim], c) for dim in _dims(len(shape))])
 
 
 def lowest(shape: torch.Size, part: float) -> list[int]:
@@ -40,11 +36,8 @@ def _dims(ndim: int) -> tuple[int, ...]:
     return (-2, -1) if ndim > 1 else (-1,)
 
 
-def _sum(c: Tensor, waves: Tensor, dim: int) -> Tensor:
-    """sum_k c_k waves[k] along dim, term by term: a matrix product over rows would round by their number."""
-    shape = [1] * c.ndim
-    shape[dim] = waves.shape[1]
-    out = c.narrow(dim, 0, 1) * waves[0].view(shape)
-    for k in range(1, len(waves)):
-        out.addcmul_(c.narrow(dim, k, 1), waves[k].view(shape))
-    return out
+def _applied(c: Tensor, waves: list[Tensor]) -> Tensor:
+    """sum_k c_k waves[k] along the last dimensions, row by row: a matrix product over rows would round by their number."""
+    across, down = waves[-1], [w.T.contiguous() for w in waves[:-1]]
+    rows = (row @ across for row in c)
+    return torch.stack([down[0] @ row for row in rows] if down else list(rows))

@@ -78,7 +78,7 @@ class GeoDA(Attack):
         return x
 
     def directions(self, labels: Labels, low: list[int], n: int, stream: Stream) -> Tensor:
-        return image(units(stream.normal(n, *low)), labels.oracle.x0.shape[1:])
+        return image(units(stream.bulk().normal(n, *low)), labels.oracle.x0.shape[1:])
 
 
 def line(labels: Labels, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:

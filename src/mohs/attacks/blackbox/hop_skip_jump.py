@@ -88,7 +88,7 @@ class HopSkipJump(Attack):
     def directions(self, labels: Labels, n: int, stream: Stream) -> Tensor:
         """Unit vectors of l2, [rows, n, *input]: of a normal draw in l2, of a uniform one in linf."""
         x0 = labels.oracle.x0
-        drawn = labels.threat.norm.ball(x0[:, None].expand(-1, n, *x0.shape[1:]), stream)
+        drawn = labels.threat.norm.ball(x0[:, None].expand(-1, n, *x0.shape[1:]), stream.bulk())
         return units(drawn)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from mohs import geometry
 from mohs.attacks.minimal.bisection import bisect
 from mohs.geometry import per_row
+from mohs.geometry.solve import clip_
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.threat import NormThreat
@@ -67,10 +68,11 @@ class Labels:
         """[n] bool: whether the candidates p [n, *input] reach the goal; candidate i belongs to rows[i], ascending. What
         a row has no queries left for is not asked and counts as a miss."""
         place = torch.arange(len(rows), device=rows.device)
-        asked = (place - torch.searchsorted(rows, rows) < self.left[rows]).nonzero()[:, 0]
-        hit = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        hit[asked] = self.oracle.reached(p[asked], rows[asked])
-        return hit
+        covered = place - torch.searchsorted(rows, rows) < self.left[rows]
+        if covered.all():
+            return self.oracle.reached(p, rows)
+        asked = covered.nonzero()[:, 0]
+        return covered.index_copy(0, asked, self.oracle.reached(p[asked], rows[asked]))
 
     def start(self, tries: int, bisections: int) -> Tensor:
         """Points x [rows, *input] of the boundary: the best success known, else the first hit among `tries` random inputs, led
@@ -117,24 +119,23 @@ class Labels:
         low, high = (side[:, None] if isinstance(side, Tensor) and side.ndim else side for side in (low, high))
         for first in range(0, int(most.amax()) if len(most) else 0, CHUNK):
             asked = torch.arange(first, first + CHUNK, device=x.device) < most[:, None]
-            rows, column = asked.nonzero().unbind(1)
+            where = asked.flatten().nonzero()[:, 0]
             u = directions(CHUNK, stream.at(first))
-            p = u.mul_(delta.view(-1, *[1] * x.ndim)).add_(x[:, None]).clamp_(min=low).clamp_(max=high)
+            p = clip_(torch.addcmul(x[:, None], u, delta.view(-1, *[1] * x.ndim), out=u), low, high)
+            candidates = p.flatten(0, 1) if len(where) == asked.numel() else p.flatten(0, 1).index_select(0, where)
             phi = torch.zeros(asked.shape, dtype=x.dtype, device=x.device)
-            candidates = p.flatten(0, 1) if len(rows) == asked.numel() else p[rows, column]
-            phi[rows, column] = self.reached(candidates, rows).to(x.dtype) * 2 - 1
-            moved = p.sub_(x[:, None])
-            for k in range(CHUNK):  # one by one: the order of a row's sum is the same in any company
-                plain.addcmul_(moved[:, k], per_row(asked[:, k].to(x.dtype), x))
-                weighted.addcmul_(moved[:, k], per_row(phi[:, k], x))
-                hits += phi[:, k]
+            phi.view(-1)[where] = self.reached(candidates, where // CHUNK).to(x.dtype) * 2 - 1
+            moved, several = p.sub_(x[:, None]), (*asked.shape, *[1] * (x.ndim - 1))
+            plain += moved.mul_(asked.to(x.dtype).view(several)).sum(1)
+            weighted += moved.mul_(phi.view(several)).sum(1)
+            hits += phi.sum(1)
         scale = per_row(delta, x)
         return Probed(weighted.div_(scale), plain.div_(scale), hits / most.clamp(min=1))
 
     def boxed(self, p: Tensor, rows: Tensor) -> Tensor:
         """Candidates p [n, *input] of rows, clipped."""
         low, high = self.threat.constraints.box(self.oracle.x0[rows], self.threat.bounds)
-        return p.clamp_(min=low).clamp_(max=high)
+        return clip_(p, low, high)
 
 
 def units(drawn: Tensor) -> Tensor:

@@ -36,4 +36,4 @@ class QEBA(HopSkipJump):
 
     def directions(self, labels: Labels, n: int, stream: Stream) -> Tensor:
         shape = labels.oracle.x0.shape[1:]
-        return image(units(stream.normal(n, *lowest(shape, 1 / self.reduction))), shape)
+        return image(units(stream.bulk().normal(n, *lowest(shape, 1 / self.reduction))), shape)

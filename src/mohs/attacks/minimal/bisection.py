@@ -64,13 +64,11 @@ class Bisection(Attack):
 def bisect(oracle: Oracle, x: Tensor, threat: Threat, rows: Tensor, steps: int, reached: Callable[[Tensor], Tensor]) -> Tensor:
     """Points x [n, ...] of `rows` on the least ball around x0 on which their projection still reaches the goal, by halving
     the bracket of radii; x itself where no smaller one did."""
-    x0 = oracle.x0[rows]
-    high = threat.distance(x, x0).detach()
+    x0 = oracle.x0.index_select(0, rows)
+    size = high = threat.distance(x, x0).detach()
     low = torch.zeros_like(high)
     for _ in oracle.steps(steps):
         middle = (low + high) / 2
-        candidate = threat.project(x.clone(), x0, middle.to(x.dtype))
-        hit = reached(candidate)
-        x = torch.where(per_row(hit, x), candidate, x)
+        hit = reached(threat.shrink(x, x0, middle, size))
         low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
-    return x
+    return torch.where(per_row(high < size, x), threat.shrink(x, x0, high, size), x)
