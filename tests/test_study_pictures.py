@@ -154,7 +154,7 @@ def test_what_has_no_landscape_is_refused() -> None:
     with pytest.raises(RequestError, match="random"):
         Landscape().run(subject(TorchModel(network(), classes=3, random=True)))
     with pytest.raises(RequestError, match="odd"):
-        Landscape(points=6).run(subject())
+        Landscape(points=6).on(subject())
 
 
 # directions
@@ -318,16 +318,17 @@ def test_the_front_is_what_none_beats() -> None:
 
 def test_a_front_of_small_networks() -> None:
     models = [model(0, "a"), *(TorchModel(noisy(s), classes=3, name=f"b{s}") for s in (1, 2))]
-    study = Pareto(attacked=6, ifgsm_steps=10, cw_steps=30, cw_search=4)
+    study = Pareto(attacked=6, ifgsm_steps=10, cw_steps=30, cw_search=4, clever_batches=4, clever_samples=8)
     found = study.run(subject(*models))
     assert [row[0] for row in found.table.rows] == ["a", "b1", "b2"]
     assert found.facts[0]["accuracy"] == 1.0
-    assert [fact["fit"] for fact in found.facts if "fit" in fact] == ["linf", "l2"]
+    assert [fact["fit"] for fact in found.facts if "fit" in fact] == ["linf", "l2", "clever"]
     assert all(0 < fact["linf"] < fact["l2"] for fact in found.facts if "linf" in fact)
+    assert all(0 < fact["clever"] <= 5 for fact in found.facts if "clever" in fact)
     with pytest.raises(RequestError, match="3 models or more"):
         study.run(subject(*models[:2]))
     with pytest.raises(RequestError, match="unknown metric"):
-        Pareto(metrics="linf,l7").run(subject(*models))
+        Pareto(metrics=("linf", "l7")).on(subject(*models))
 
 
 def noisy(seed: int) -> nn.Sequential:
@@ -423,8 +424,12 @@ def test_what_a_user_types(mohs_: Mohs) -> None:
     assert told["model"] == f"{FIRST}, mlp-6"
     assert "mohs study landscape tests.test_study_pictures:network mlp-6 --data test.npz" in told["command"]
     assert "--train 2 --train-data test.npz" in told["command"]
-    again = json.loads(mohs_(*words, "--points", "5", "--directions", "2", "--json").out)
-    assert again["facts"] == told["facts"]
+    networks = list(Path("runs/study-landscape").iterdir())
+    assert [path.name.rpartition("-")[0] for path in networks] == ["mlp-6-standard"]
+    both = json.loads(mohs_(*words, "--points", "5", "--directions", "2", "--seeds", "2", "--json").out)
+    assert [{"seed": 0, **fact} for fact in told["facts"]] == both["facts"][:2]
+    assert both["facts"][1]["lines"] != both["facts"][3]["lines"]  # another training
+    assert len(list(Path("runs/study-landscape").iterdir())) == 2
 
 
 def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
@@ -439,6 +444,8 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
         (["directions", FIRST, *tail, "--only", "400"], "should name ids"),
         (["directions", FIRST, *tail, "--threat", "rotation:30deg"], "needs linf, l2 or l1"),
         (["pareto", FIRST, *tail], "3 models or more"),
+        (["landscape", "mlp-6", *tail, "--train", "2", "--train-data", "test.npz", "--points", "6"], "should be odd"),
+        (["landscape", FIRST, *tail, "--seeds", "0"], "seeds should be 1"),
         (["landscape", "--span", "2", FIRST, *tail], ""),
     ):
         done = mohs_("study", *words)
