@@ -24,7 +24,7 @@ from mohs.study.directions import Directions
 from mohs.study.evidence import greater, mostly, sign_test
 from mohs.study.landscape import Around, Landscape, Measured, _concordant, filter_normalised
 from mohs.study.optimizers import Optimizers, _alike, _ran
-from mohs.study.pareto import Fit, LeastIFGSM, Pareto, _front
+from mohs.study.pareto import Fit, LeastIFGSM, Pareto, _claims, _front
 from mohs.study.pareto import Measured as Placed
 from mohs.study.regions import Plane, Regions
 from mohs.threat import Knowledge, parse_threat
@@ -314,6 +314,18 @@ def test_the_front_is_what_none_beats() -> None:
     found = [placed("best", 1, 1.0), placed("robust", 9, 3.0), placed("beaten", 9, 0.5), placed("same", 1, 1.0)]
     assert _front(found, "l2") == {"best", "robust", "same"}
     assert placed("none", 0, 1.0).error == 0.005
+
+
+def test_a_front_of_too_few_distances_decides_nothing() -> None:
+    def placed(missed: int) -> list[Placed]:
+        distances = [torch.tensor([1.0 + i] * (10 - missed) + [math.inf] * missed, dtype=torch.float64) for i in range(3)]
+        return [Placed(f"m{i}", 2 ** (i + 1), 100, {"l2": d}) for i, d in enumerate(distances)]
+
+    fit = {"l2": Fit(1.0, 2.0, 0.9, 1.1, 1.0)}
+    assert next(_claims(placed(2), fit)).held is True
+    (claim,) = _claims(placed(3), fit)
+    assert claim.held is None
+    assert "no distance for more than 20% of the examples of m0, m1, m2" in claim.measured
 
 
 def test_a_front_of_small_networks() -> None:
