@@ -24,7 +24,7 @@ from mohs.study.directions import Directions
 from mohs.study.evidence import greater, mostly, sign_test
 from mohs.study.landscape import Around, Landscape, Measured, _concordant, filter_normalised
 from mohs.study.optimizers import Optimizers, _alike, _ran
-from mohs.study.pareto import Fit, LeastIFGSM, Pareto, _front
+from mohs.study.pareto import Fit, LeastIFGSM, Pareto, _claims, _front
 from mohs.study.pareto import Measured as Placed
 from mohs.study.regions import Plane, Regions
 from mohs.threat import Knowledge, parse_threat
@@ -154,7 +154,7 @@ def test_what_has_no_landscape_is_refused() -> None:
     with pytest.raises(RequestError, match="random"):
         Landscape().run(subject(TorchModel(network(), classes=3, random=True)))
     with pytest.raises(RequestError, match="odd"):
-        Landscape(points=6).run(subject())
+        Landscape(points=6).on(subject())
 
 
 # directions
@@ -316,18 +316,31 @@ def test_the_front_is_what_none_beats() -> None:
     assert placed("none", 0, 1.0).error == 0.005
 
 
+def test_a_front_of_too_few_distances_decides_nothing() -> None:
+    def placed(missed: int) -> list[Placed]:
+        distances = [torch.tensor([1.0 + i] * (10 - missed) + [math.inf] * missed, dtype=torch.float64) for i in range(3)]
+        return [Placed(f"m{i}", 2 ** (i + 1), 100, {"l2": d}) for i, d in enumerate(distances)]
+
+    fit = {"l2": Fit(1.0, 2.0, 0.9, 1.1, 1.0)}
+    assert next(_claims(placed(2), fit)).held is True
+    (claim,) = _claims(placed(3), fit)
+    assert claim.held is None
+    assert "no distance for more than 20% of the examples of m0, m1, m2" in claim.measured
+
+
 def test_a_front_of_small_networks() -> None:
     models = [model(0, "a"), *(TorchModel(noisy(s), classes=3, name=f"b{s}") for s in (1, 2))]
-    study = Pareto(attacked=6, ifgsm_steps=10, cw_steps=30, cw_search=4)
+    study = Pareto(attacked=6, ifgsm_steps=10, cw_steps=30, cw_search=4, clever_batches=4, clever_samples=8)
     found = study.run(subject(*models))
     assert [row[0] for row in found.table.rows] == ["a", "b1", "b2"]
     assert found.facts[0]["accuracy"] == 1.0
-    assert [fact["fit"] for fact in found.facts if "fit" in fact] == ["linf", "l2"]
+    assert [fact["fit"] for fact in found.facts if "fit" in fact] == ["linf", "l2", "clever"]
     assert all(0 < fact["linf"] < fact["l2"] for fact in found.facts if "linf" in fact)
+    assert all(0 < fact["clever"] <= 5 for fact in found.facts if "clever" in fact)
     with pytest.raises(RequestError, match="3 models or more"):
         study.run(subject(*models[:2]))
     with pytest.raises(RequestError, match="unknown metric"):
-        Pareto(metrics="linf,l7").run(subject(*models))
+        Pareto(metrics=("linf", "l7")).on(subject(*models))
 
 
 def noisy(seed: int) -> nn.Sequential:
@@ -423,8 +436,12 @@ def test_what_a_user_types(mohs_: Mohs) -> None:
     assert told["model"] == f"{FIRST}, mlp-6"
     assert "mohs study landscape tests.test_study_pictures:network mlp-6 --data test.npz" in told["command"]
     assert "--train 2 --train-data test.npz" in told["command"]
-    again = json.loads(mohs_(*words, "--points", "5", "--directions", "2", "--json").out)
-    assert again["facts"] == told["facts"]
+    networks = list(Path("runs/study-landscape").iterdir())
+    assert [path.name.rpartition("-")[0] for path in networks] == ["mlp-6-standard"]
+    both = json.loads(mohs_(*words, "--points", "5", "--directions", "2", "--seeds", "2", "--json").out)
+    assert [{"seed": 0, **fact} for fact in told["facts"]] == both["facts"][:2]
+    assert both["facts"][1]["lines"] != both["facts"][3]["lines"]  # another training
+    assert len(list(Path("runs/study-landscape").iterdir())) == 2
 
 
 def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
@@ -439,6 +456,8 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
         (["directions", FIRST, *tail, "--only", "400"], "should name ids"),
         (["directions", FIRST, *tail, "--threat", "rotation:30deg"], "needs linf, l2 or l1"),
         (["pareto", FIRST, *tail], "3 models or more"),
+        (["landscape", "mlp-6", *tail, "--train", "2", "--train-data", "test.npz", "--points", "6"], "should be odd"),
+        (["landscape", FIRST, *tail, "--seeds", "0"], "seeds should be 1"),
         (["landscape", "--span", "2", FIRST, *tail], ""),
     ):
         done = mohs_("study", *words)

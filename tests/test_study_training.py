@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from mohs.data import load_data
 from mohs.errors import RequestError
+from mohs.hardening import Job, make_job
 from mohs.networks import build
 from mohs.study import find
+from mohs.study.base import Claim, Findings, Study, Subject, Table
 from mohs.study.capacity import Capacity
 from mohs.study.holistic import Holistic
+from mohs.study.seeds import over_seeds, studied
+from mohs.study.training import trained
 from mohs.study.ways import Materials, Trains, Way, decided, materials, mean, minus
 from tests.test_cli import Mohs, command_line
 from tests.test_study import subject
@@ -37,6 +42,88 @@ def test_claims_are_decided_by_the_interval_over_seeds() -> None:
     assert decided("c", (0.01, 0.02, 0.03)).measured == "+2.0 points [-0.5, +4.5] over 3 seeds"
     assert minus((0.5, 0.75), (0.25, 0.25)) == (0.25, 0.5)
     assert mean([(0.0, 1.0), (1.0, 1.0)]) == (0.5, 1.0)
+
+
+def test_a_claim_under_several_seeds() -> None:
+    def claims(*held: bool | None, effects: tuple[float | None, ...] = (None, None, None)) -> list[Claim]:
+        return [Claim("c", f"{i}", one, effect) for i, (one, effect) in enumerate(zip(held, effects, strict=True))]
+
+    assert over_seeds(claims(True, True, True)).held is True
+    assert over_seeds(claims(False, False, False)).held is False
+    assert over_seeds(claims(True, True, None)).held is None
+    assert over_seeds(claims(True, True, None)).measured == "held under 2, undecided under 1 of 3 seeds; the first: 0"
+    # an effect counts in the place of the networks' own tests: by hand, mean 2, s 1, half 2.4842
+    found = over_seeds(claims(True, True, True, effects=(1.0, 2.0, 3.0)))
+    assert (found.held, found.measured) == (None, "+2 [-0.484, +4.48] over 3 seeds")
+    assert over_seeds(claims(None, None, None, effects=(1.0, 1.1, 1.2))).held is True
+    assert over_seeds(claims(None, None, True, effects=(-1.0, -1.1, -1.2))).held is False
+
+
+class Drawn(Study):
+    """What its seed is."""
+
+    def check(self) -> None:
+        if self.seeds > 5:
+            raise RequestError("too many")
+
+    def run(self, subject: Subject) -> Findings:
+        seed = subject.seed
+        return Findings("w.", Table(("model", "seed drawn"), (("m", str(seed)), ("n", "-"))), (), (Claim("c", "", seed < 9),))
+
+
+def test_a_study_is_run_under_every_seed() -> None:
+    asked: list[int] = []
+
+    def of(seed: int) -> Subject:
+        asked.append(seed)
+        return Subject(None, None, options={"seed": seed})  # type: ignore[arg-type]
+
+    found = studied(Drawn(seeds=3), of, 7)
+    assert asked == [7, 8, 9]
+    assert found.table.columns == ("model", "seed", "seed drawn")
+    assert found.table.rows[:3] == (("m", "7", "7"), ("m", "8", "8"), ("m", "9", "9"))
+    assert found.claims[0].held is None
+    assert studied(Drawn(), of, 7) == Drawn().on(of(7))
+    asked.clear()
+    for study in (Drawn(seeds=0), Drawn(seeds=6)):
+        with pytest.raises(RequestError):
+            studied(study, of)
+    assert not asked  # refused before anything is loaded or trained
+
+
+def test_trained_networks_are_kept_and_stopped_trainings_go_on(tmp_path: Path) -> None:
+    def job(seed: int = 0) -> Job:
+        return make_job("mlp-8", load_data("digits:train", limit=100), recipe="standard", epochs=3, batch=32, seed=seed)
+
+    def stop(epoch: object) -> None:
+        raise KeyboardInterrupt
+
+    epochs: list[int] = []
+    whole, _ = trained(job(), None)
+    with pytest.raises(KeyboardInterrupt):
+        trained(job(), tmp_path, stop)
+    again, _ = trained(job(), tmp_path, lambda epoch: epochs.append(epoch.number))
+    assert epochs == [2, 3]
+    third, _ = trained(job(), tmp_path, lambda epoch: epochs.append(epoch.number))
+    assert epochs == [2, 3]
+    for name, weights in whole.network.state_dict().items():
+        assert torch.equal(weights, again.network.state_dict()[name])
+        assert torch.equal(weights, third.network.state_dict()[name])
+    trained(job(1), tmp_path)
+    assert len([path for path in tmp_path.iterdir() if (path / "checkpoint.pt").exists()]) == 2
+
+
+def test_a_training_that_collapses_is_told_and_the_study_goes_on(given: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collapsed(job: Job, keep: Path | None) -> None:
+        for parameter in job.task.network.parameters():
+            parameter.data.fill_(float("nan"))
+        raise RequestError("training collapsed")
+
+    monkeypatch.setattr("mohs.study.ways.trained", collapsed)
+    shares, notes = Capacity(**SMALL).measured(given, {"one": Way("mlp-8")}, ["linf:0.3"])  # type: ignore[arg-type]
+    assert "training failed" in notes[0]
+    assert len(notes) == 2
+    assert shares["one"]["linf:0.3"] == shares["one"]["clean"]
 
 
 def test_shares_are_those_of_the_networks() -> None:
@@ -172,4 +259,4 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs, words: list[str], sa
 
 def test_a_holistic_table_needs_a_budget() -> None:
     with pytest.raises(RequestError, match="needs a budget"):
-        Holistic(threats=("l2:inf",)).run(subject())
+        Holistic(threats=("l2:inf",)).on(subject())

@@ -84,7 +84,12 @@ def command(
     rows: options.Rows = 128,
     trust_pickle: options.TrustPickle = False,
     out: Annotated[
-        Path | None, typer.Option(help="The HTML page; runs/study-<name>-<time>.html without it.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The HTML page; runs/study-<name>-<time>.html without it. Networks that a study trains stay in a folder, "
+            "the page's name without its end, else runs/study-<name>: the same command goes on where it was stopped.",
+            show_default=False,
+        ),
     ] = None,
     json: options.Json = False,
 ) -> int:
@@ -93,23 +98,26 @@ def command(
     from mohs.report.study import summary, write_page
     from mohs.study.base import Study
 
+    now = datetime.now(UTC)
+    keep = out.with_suffix("") if out else Path("runs") / f"study-{name}"
     given = models or []
     own_words = next((i for i, word in enumerate(given) if word.startswith("--")), len(given))
     given, words = given[:own_words], [*given[own_words:], *context.args]
     kind = table.find(name)
     made = kind.from_spec(dict(options.own(words)))
     said: dict[str, Any] = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "rows": rows, "seed": seed}
-    schooling = {"train": train, "train_data": train_data}
+    schooling: dict[str, Any] = {"train": train, "train_data": train_data}
     with errors.status(name) as status:
         if isinstance(made, Study):
             if not given or data is None or test is not None:
                 raise RequestError(f"the study {name} is of models: mohs study {name} MODEL --data DATA")
-            found, of = _of_models(made, given, data, surrogate or [], limit, said, schooling, trust_pickle, status.update)
+            found, of = _of_models(
+                made, given, data, surrogate or [], limit, said, schooling | {"keep": keep}, trust_pickle, status.update
+            )
         else:
             if given or surrogate or train is not None:
                 raise RequestError(f"the study {name} trains its own networks: leave MODEL, --surrogate and --train out")
-            found, of = _of_training(made, data, test, limit, said, status.update)
-    now = datetime.now(UTC)
+            found, of = _of_training(made, data, test, limit, said, status.update, keep)
     extra = {"limit": limit, "test": test, **schooling}
     about = {
         "name": name,
@@ -147,32 +155,42 @@ def _of_models(
     from mohs.models.contract import check_contract
     from mohs.request import make_request
     from mohs.study.base import Subject
+    from mohs.study.seeds import studied
     from mohs.study.training import school_of
     from mohs.subjects import load, load_surrogate
 
     examples = load_data(data, limit=limit, seed=said["seed"])
     request = make_request(models[0], data, [], {**said, "trust_pickle": trust_pickle})
     lessons = schooling["train_data"] or ("digits:train" if data.startswith("digits") else None)
-    school = school_of(models, schooling["train"], lessons, said["seed"])
-    loaded = tuple(
-        school.train(text, examples.x, say) if school and text in school.names else load(text, examples.x, request)
-        for text in models
-    )
-    for subject in loaded:
-        tell(check_contract(subject, examples.x, examples.y), of=f"{subject.name}: ")
+    school = school_of(models, schooling["train"], lessons, schooling["keep"])
+    loaded = {text: load(text, examples.x, request) for text in models if school is None or text not in school.names}
     own = tuple(load_surrogate(text, examples.x, request) for text in surrogates)
-    first, *others = loaded
-    found = study.on(Subject(first, examples, own, said, say, tuple(others))).plain()
-    return found, {"model": ", ".join(model.name for model in loaded), "data": examples.name, "n": len(examples)}
+
+    def subject(seed: int) -> Subject:
+        drawn = load_data(data, limit=limit, seed=seed)
+        every = [loaded[text] if text in loaded else school.train(text, drawn.x, seed, say) for text in models]  # type: ignore[union-attr]
+        for model in every if seed == said["seed"] else ():
+            tell(check_contract(model, drawn.x, drawn.y), of=f"{model.name}: ")
+        return Subject(every[0], drawn, own, said | {"seed": seed}, say, tuple(every[1:]))
+
+    found = studied(study, subject, said["seed"]).plain()
+    names = [loaded[text].name if text in loaded else text for text in models]
+    return found, {"model": ", ".join(names), "data": examples.name, "n": len(examples)}
 
 
 def _of_training(
-    study: Trains, data: str | None, test: str | None, limit: int | None, said: dict[str, Any], say: Callable[[str], None]
+    study: Trains,
+    data: str | None,
+    test: str | None,
+    limit: int | None,
+    said: dict[str, Any],
+    say: Callable[[str], None],
+    keep: Path,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The findings, and what they are of."""
     from mohs.study.ways import materials
 
-    given = materials(data, test, limit=limit, options=said, say=say)
+    given = materials(data, test, limit=limit, options=said, say=say, keep=keep)
     found = study.run(given).plain()
     return found, {"model": "networks of its own", "data": given.test.name, "n": min(study.examples, len(given.test))}
 

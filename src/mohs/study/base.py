@@ -42,11 +42,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Claim:
-    """held: None where what was measured does not decide."""
+    """held: None where what was measured does not decide. effect: of a claim about training, whose own test speaks of the
+    networks at hand alone: the same as a number, above 0 where the claim is right."""
 
     claim: str
     measured: str
     held: bool | None
+    effect: float | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,12 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class Study(Settings, ABC):
-    """A frozen dataclass of settings with `run`. Its docstring's first line is its title."""
+    """A frozen dataclass of settings with `run`. Its docstring's first line is its title.
+
+    seeds: under how many it is run, see `mohs.study.seeds`.
+    """
+
+    seeds: int = 1
 
     several: ClassVar[bool] = False  # it compares models
 
@@ -161,7 +168,11 @@ class Study(Settings, ABC):
         """`run`, where it is for so many models."""
         if subject.others and not self.several:
             raise RequestError(f"{type(self).__name__} is a study of one model, and {len(subject.models)} were given")
+        self.check()
         return self.run(subject)
+
+    def check(self) -> None:
+        """RequestError where the settings are wrong: called before anything is loaded, trained or measured."""
 
     @abstractmethod
     def run(self, subject: Subject) -> Findings:

@@ -95,11 +95,13 @@ class Difficulty(Study):
     confidence: float = 0.5
     pairs: int = 3
 
-    def run(self, subject: Subject) -> Findings:
+    def check(self) -> None:
         if parse_threat(self.threat).epsilon == torch.inf or "+knowledge:" in self.threat:
             raise RequestError(f"the study needs a budget and sets the access itself; not {self.threat!r}")
         if self.pairs < 1:
             raise RequestError(f"pairs should be 1 or more, not {self.pairs}")
+
+    def run(self, subject: Subject) -> Findings:
         if subject.model.classes < 2:
             raise RequestError("a model of one class has no other to reach")
         cells = []

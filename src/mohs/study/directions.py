@@ -63,13 +63,19 @@ class Directions(Study):
 
     several = True
 
-    def run(self, subject: Subject) -> Findings:
+    def check(self) -> None:
+        self._within()
+        if self.points < 5 or self.points % 2 == 0 or not self.span >= 1:
+            raise RequestError(f"points should be odd, 5 or more, and span 1 or more; not {self.points} and {self.span:g}")
+
+    def _within(self) -> NormThreat:
         threat = parse_threat(self.threat)
         if not isinstance(threat, NormThreat) or threat.name == "l0" or not 0 < threat.epsilon < torch.inf:
             raise RequestError(f"the study needs linf, l2 or l1 with a budget, such as linf:8/255; not {self.threat!r}")
-        if self.points < 5 or self.points % 2 == 0 or not self.span >= 1:
-            raise RequestError(f"points should be odd, 5 or more, and span 1 or more; not {self.points} and {self.span:g}")
-        shown = self._shown(subject.data)
+        return threat
+
+    def run(self, subject: Subject) -> Findings:
+        threat, shown = self._within(), self._shown(subject.data)
         found = []
         for model in subject.models:
             if model.gives < Knowledge.GRADIENT:

@@ -32,11 +32,13 @@ class Holistic(Study):
     threats: tuple[str, ...] = ("linf:0.1", "l2:0.8", "l1:4", "l0:4px", "rotation:30deg+translation:1px", "patch:3x3")
     queries: int = 300
 
-    def run(self, subject: Subject) -> Findings:
-        kinds = list(dict.fromkeys(self.threats))
-        for text in kinds:
+    def check(self) -> None:
+        for text in self.threats:
             if parse_threat(text).epsilon == torch.inf or "+knowledge:" in text:
                 raise RequestError(f"the study needs a budget and sets the access itself; not {text!r}")
+
+    def run(self, subject: Subject) -> Findings:
+        kinds = list(dict.fromkeys(self.threats))
         grid = [[self._cell(subject, text, access) for access in ACCESS] for text in kinds]
         columns = tuple(f"{access} only" if access == "transfer" else access for access in ACCESS)
         texts = tuple(tuple(str(cell) for cell in row) for row in grid)

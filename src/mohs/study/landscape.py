@@ -131,11 +131,13 @@ class Landscape(Study):
 
     several = True
 
-    def run(self, subject: Subject) -> Findings:
+    def check(self) -> None:
         if self.points < 5 or self.points % 2 == 0:
             raise RequestError(f"points should be odd, 5 or more, so that the weights stand in the middle; not {self.points}")
         if self.directions < 2 or not self.span > 0 or not self.radius > 0:
             raise RequestError("a landscape needs 2 directions or more, and a span and a radius above 0")
+
+    def run(self, subject: Subject) -> Findings:
         around = [Around(model, subject.data, subject.rows) for model in subject.models]
         found = []
         for model, weights in zip(subject.models, around, strict=True):
@@ -218,14 +220,14 @@ class Landscape(Study):
             yield Claim("The sharper of two models has the greater error", *_concordant(found))
 
 
-def _sharper(one: Measured, two: Measured) -> tuple[str, bool | None]:
-    """Whether `one` is the sharper, by the test of Mann and Whitney over directions."""
+def _sharper(one: Measured, two: Measured) -> tuple[str, bool | None, float]:
+    """Whether `one` is the sharper, by the test of Mann and Whitney over directions, and by how much."""
     from scipy.stats import mannwhitneyu
 
     finite = all(math.isfinite(value) for value in (*one.sharpness, *two.sharpness))
     p = float(mannwhitneyu(one.sharpness, two.sharpness).pvalue) if finite else 1.0
     said = f"sharpness {number(two.sharp)} and {number(one.sharp)}, Mann-Whitney p = {p:.2g} over directions"
-    return said, None if p >= LEVEL else one.sharp > two.sharp
+    return said, None if p >= LEVEL else one.sharp > two.sharp, one.sharp - two.sharp
 
 
 def _concordant(found: Sequence[Measured]) -> tuple[str, bool | None]:

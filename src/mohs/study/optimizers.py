@@ -59,9 +59,11 @@ class Optimizers(Study):
     steps: int = 50
     rate: float = 0.1
 
-    def run(self, subject: Subject) -> Findings:
+    def check(self) -> None:
         if self.steps < 1 or not self.rate > 0:
             raise RequestError(f"steps should be 1 or more and the rate above 0; not {self.steps} and {self.rate:g}")
+
+    def run(self, subject: Subject) -> Findings:
         threat = parse_threat(self.threat).facing(subject.model)
         OptimizerPGD().check(threat, Untargeted(), subject.model)
         prepared = prepare(subject.model, subject.data.x, rows=subject.rows)

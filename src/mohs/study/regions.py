@@ -90,9 +90,11 @@ class Regions(Study):
 
     several = True
 
-    def run(self, subject: Subject) -> Findings:
+    def check(self) -> None:
         if self.points < 10 or self.planes < 1:
             raise RequestError(f"points should be 10 or more and planes 1 or more; not {self.points} and {self.planes}")
+
+    def run(self, subject: Subject) -> Findings:
         for model in subject.models:
             if model.gives < Knowledge.GRADIENT:
                 raise Refused(f"adversarial points are found by gradients, and {model.name} gives {model.gives}")

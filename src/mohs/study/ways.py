@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,13 +17,14 @@ from mohs.attacks.settings import Settings
 from mohs.auditing import audit
 from mohs.data import Examples, load_data
 from mohs.errors import RequestError
-from mohs.hardening import make_job, trainer
+from mohs.hardening import make_job
 from mohs.models.cpu import threads
 from mohs.report.words import percent
 from mohs.rng import Stream
 from mohs.study.base import Claim, Findings, Grid, Table
+from mohs.study.seeds import interval, verdict
+from mohs.study.training import trained
 from mohs.threat import parse_threat
-from mohs.train.loop import fit
 
 CLEAN = "clean"
 
@@ -33,12 +32,13 @@ CLEAN = "clean"
 @dataclass(frozen=True)
 class Materials:
     """What is trained on and what is judged on. options: of `mohs.audit`, such as rows, and the first seed. say: told what is
-    being done."""
+    being done. keep: the folder of trained networks, see `mohs.study.training.trained`."""
 
     data: Examples
     test: Examples
     options: dict[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = lambda text: None
+    keep: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,18 @@ def materials(
     limit: int | None = None,
     options: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    keep: Path | None = None,
 ) -> Materials:
     """From what `--data` takes: the embedded digits without any, and a fifth of the data held out where no test is named."""
     options = options or {}
     seed = int(options.get("seed", 0))
     examples = load_data(data or "digits:train", limit=limit, seed=seed)
     if test is not None or data is None:
-        return Materials(examples, load_data(test or "digits", seed=seed), options, say)
+        return Materials(examples, load_data(test or "digits", seed=seed), options, say, keep)
     order = Stream.of(seed, torch.arange(1)).at("study").permutation(len(examples))[0]
     held = max(1, len(examples) // 5)
     kept, out = examples.take(order[held:].sort().values), examples.take(order[:held].sort().values)
-    return Materials(kept, replace(out, name=f"{out.name}, a fifth held out"), options, say)
+    return Materials(kept, replace(out, name=f"{out.name}, a fifth held out"), options, say, keep)
 
 
 Shares = dict[str, dict[str, tuple[float, ...]]]  # by way, then by `clean` or threat: a share of the test examples a seed
@@ -142,11 +143,13 @@ class Trains(Settings, ABC):
             device=materials.options.get("device", "cpu"),
             **way.options,
         )
-        with tempfile.TemporaryDirectory(prefix="mohs-") as held:
-            folder = Path(held)
-            task = replace(job.task, aids=job.task.recipe.aids(trainer(job, folder)))
-            task.network.load_state_dict(fit(task, folder).best)
-            return copy.deepcopy(task.recipe.deployed(task.network.cpu().eval()))
+        try:
+            task, standing = trained(job, materials.keep)
+        except RequestError as error:  # it collapsed: what is left of it answers every example alike
+            materials.say(str(error))
+            return job.task.network.cpu().eval()
+        task.network.load_state_dict(standing.best)
+        return copy.deepcopy(task.recipe.deployed(task.network.cpu().eval()))
 
     def findings(
         self,
@@ -180,17 +183,12 @@ class Trains(Settings, ABC):
 
 def decided(claim: str, differences: Sequence[float], least: float = 0.0) -> Claim:
     """A claim that a difference of shares, one a seed, is above `least` on the mean: by its 95% t interval."""
-    from scipy.stats import t
-
-    mean, n = fmean(differences), len(differences)
-    said = f"{100 * mean:+.1f} points"
+    n, said = len(differences), f"{100 * fmean(differences):+.1f} points"
     if n < 2:
         return Claim(claim, f"{said}, one seed: no interval", None)
-    half = float(t.ppf(0.975, n - 1)) * stdev(differences) / math.sqrt(n)
-    low, high = mean - half, mean + half
-    held = True if low > least else False if high < least else None
+    low, high = interval(differences)
     than = f", against {100 * least:+g}" if least else ""
-    return Claim(claim, f"{said} [{100 * low:+.1f}, {100 * high:+.1f}] over {n} seeds{than}", held)
+    return Claim(claim, f"{said} [{100 * low:+.1f}, {100 * high:+.1f}] over {n} seeds{than}", verdict(low, high, least))
 
 
 def minus(one: Sequence[float], two: Sequence[float]) -> tuple[float, ...]:
@@ -209,9 +207,9 @@ def _text(values: Sequence[float]) -> str:
 
 def _told_apart(network: nn.Module, test: Examples) -> torch.Tensor | None:
     """An order of the test examples [n] whose first two get different scores, as an audit wants to see of a model that is hardly
-    trained; None where all get the same."""
+    trained; None where all get the same, or no number."""
     with torch.no_grad():
-        scores = network(test.x)
+        scores = network(test.x).nan_to_num()
     same = (scores == scores[:1]).all(1)
     same[0] = False
     if len(test) == 1:

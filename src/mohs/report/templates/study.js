@@ -21,7 +21,7 @@
         traces.push({ ...edge, y: line.high }, { ...edge, y: line.low, fill: "tonexty", fillcolor: `rgba(${r},${g},${b},0.14)` });
       }
       traces.push({ mode: "lines", x: line.x, y: line.y, name, hovertemplate: `%{x:.4~g}: %{y:.4~g}<extra>${name}</extra>`,
-        line: { width: 2.2, color, dash: DASH[Math.floor(i / INK.length) % DASH.length] } });
+        line: { width: 2.2, color, dash: DASH[i % DASH.length] } });
     });
     const title = (text) => ({ text: plain(text), standoff: 8 });
     return [traces, {
