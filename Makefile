@@ -10,12 +10,12 @@ export PIP_CONSTRAINT       := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo course test lint bench peers mutants clean
+.PHONY: help demo docs test lint bench peers mutants clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      environment, install, then the audit of the embedded digits model"
-	@echo "make course    every figure of the course into site/; fails where a command of it does"
+	@echo "make docs      every figure of the course, then the documentation into site/: open site/index.html"
 	@echo "make test      environment, install, lint, the whole test suite"
 	@echo "make lint      ruff, mypy and the import contracts"
 	@echo "make bench     the benchmarks, raw results kept"
@@ -26,8 +26,9 @@ help:
 demo: $(VENV)/.core
 	$(BIN)/mohs demo
 
-course: $(VENV)/.dev
-	$(BIN)/mohs course --out site
+docs: $(VENV)/.docs
+	$(BIN)/mohs course --out build/course
+	$(BIN)/mkdocs build --strict --quiet
 
 test: lint
 	$(BIN)/python -m pytest -n auto
@@ -73,6 +74,10 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.core
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # Peers pin each other's dependencies away; the last four are installed as they are. constraints.txt is ours, not theirs.
 $(PEERS)/.done: export PIP_CONSTRAINT :=

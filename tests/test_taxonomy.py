@@ -27,6 +27,7 @@ PLACES = {
     **taxonomy.RECIPES,
     **taxonomy.CERTIFICATES,
     "diagnose": taxonomy.DIAGNOSIS,
+    "substitute": taxonomy.EXTRACTION,
 }
 
 
@@ -40,6 +41,12 @@ def test_every_defence_has_a_place() -> None:
     assert set(taxonomy.DETECTORS) == set(detectors.METHODS), "add the detector to mohs.taxonomy"
     hardening = {name for name in RECIPES if name != "standard"} | {f"+{name}" for name in MODIFIERS}
     assert set(taxonomy.RECIPES) == hardening, "add the recipe to mohs.taxonomy"
+
+
+def test_the_pipeline_names_every_class_of_attack_once() -> None:
+    named = [code for codes in taxonomy.PIPELINE.values() for code in codes]
+    leaves = {code for code in NIST if code.startswith("NISTAML") and code not in taxonomy.PARENTS}
+    assert sorted(named) == sorted(leaves)
 
 
 def test_an_attack_stands_where_its_needs_are() -> None:

@@ -148,7 +148,18 @@ CERTIFICATES = {
 }
 
 DIAGNOSIS = Place(("2.2.5",), _MASKING, ("AML.M0008",))
+EXTRACTION = Place(("NISTAML.031",), "testing: oracle, extraction", ("AML.T0024.002", "AML.T0005"))  # mohs substitute
 _VALIDATION = Place(("2.2.5",), "defences, testing: robustness improvements", ("AML.M0008",))
+
+
+# The parts of a machine learning system in their order, each with the attacks on it, by the identifiers above.
+PIPELINE = {
+    "training data": ("NISTAML.012", "NISTAML.013", "NISTAML.021", "NISTAML.023", "NISTAML.024"),
+    "training": ("NISTAML.011", "NISTAML.026"),
+    "the model's file": ("NISTAML.051",),
+    "inputs": ("NISTAML.022", "NISTAML.025", "NISTAML.014"),
+    "answers": ("NISTAML.031", "NISTAML.032", "NISTAML.033", "NISTAML.034"),
+}
 
 
 def of_attack(name: str) -> Place | None:
@@ -164,7 +175,7 @@ def of_finding(code: str) -> Place:
 def covering() -> dict[str, list[str]]:
     """Every identifier of both taxonomies -> what mohs has of it, empty where it has nothing."""
     found: dict[str, list[str]] = {code: [] for code in (*NIST, *ATLAS)}
-    tables = (DEFENCES, DETECTORS, RECIPES, CERTIFICATES, {"diagnose": DIAGNOSIS})
+    tables = (DEFENCES, DETECTORS, RECIPES, CERTIFICATES, {"diagnose": DIAGNOSIS, "substitute": EXTRACTION})
     for kind, table in (("", ATTACKS), ("universal ", CRAFTS), *(("", table) for table in tables)):
         for name, place in table.items():
             for code in (*place.nist, *place.atlas):

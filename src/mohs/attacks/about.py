@@ -1,11 +1,11 @@
-"""What an attack says of itself: its docstring in parts, for `mohs attacks NAME` and its page in the documentation."""
+"""What an attack or a defence says of itself: its docstring in parts, for `mohs attacks NAME` and the documentation."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mohs.attacks.base import Attack
@@ -23,8 +23,9 @@ class About:
     example: str
 
 
-def about(kind: type[Attack]) -> About:
-    parts = inspect.cleandoc(kind.__dict__.get("__doc__") or "").split("\n\n")
+def about(documented: Any) -> About:
+    """Of a class or a function, from its own docstring."""
+    parts = inspect.cleandoc(documented.__doc__ or "").split("\n\n")
     method = tuple(_joined(part) for part in parts if not part.startswith((">>>", WHEN)))
     when = next((_joined(part).removeprefix(WHEN) for part in parts if part.startswith(WHEN)), "")
     return About(method, when, "\n\n".join(part for part in parts if part.startswith(">>>")))

@@ -117,6 +117,8 @@ def command(
     else:
         Console().print(f"{attack} at {text}: {facts['broken']} of {applicable} broken, accuracy left {score}", highlight=False)
         passes = f"{facts['forwards']} forward and {facts['backwards']} backward passes"
+        nearest = facts["median_distance"] if chosen.minimal else None
+        typer.echo("" if nearest is None else f"median distance {nearest:.4g} of all, ", nl=False)
         typer.echo(f"{passes}, {facts['queries']} queries with the judge's, {facts['seconds']} s")
         for reason, cases in facts["reasons"].items():
             typer.echo(f"{cases} {reason}")

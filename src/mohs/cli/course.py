@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,17 +39,25 @@ def command(
     timeline: Annotated[
         Path | None, typer.Option(help="Draw the timeline of attacks and defences into this .svg, and stop.", show_default=False)
     ] = None,
+    pipeline: Annotated[
+        Path | None, typer.Option(help="Draw what attacks which part of a system into this .svg, and stop.", show_default=False)
+    ] = None,
     json: options.Json = False,
 ) -> int:
     from mohs import course
     from mohs.cli.show import errors
-    from mohs.report.course import timeline as drawn
+    from mohs.report import course as drawing
     from mohs.report.course import write_chapter, write_index
     from mohs.report.page import put
 
-    if timeline is not None:
-        put(drawn(course.entries()), timeline)
-        typer.echo(json_module.dumps({"timeline": str(timeline)}) if json else str(timeline))
+    if timeline is not None or pipeline is not None:
+        pictures = {"timeline": timeline, "pipeline": pipeline}
+        made = {name: str(path) for name, path in pictures.items() if path is not None}
+        if timeline is not None:
+            put(drawing.timeline(course.entries()), timeline)
+        if pipeline is not None:
+            put(drawing.pipeline(course.parts()), pipeline)
+        typer.echo(json_module.dumps(made) if json else "\n".join(made.values()))
         return 0
     every, wanted = course.chapters(), course.chapters(chapter)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "index.html").exists())):
@@ -59,6 +68,7 @@ def command(
         with contextlib.ExitStack() as servers:
             runner = _Runner(_fresh(out / one.folder), servers, failed)
             write_chapter(one, every, runner.run, out / f"{one.folder}.html", version)
+            put(json_module.dumps(runner.shown, indent=1), out / one.folder / "shown.json")
     index = write_index(every, out / "index.html", version)
     if json:
         typer.echo(json_module.dumps({"index": str(index), "chapters": [one.folder for one in wanted], "failed": failed}))
@@ -74,6 +84,7 @@ class _Runner:
 
     def __init__(self, folder: Path, servers: contextlib.ExitStack, failed: list[str]) -> None:
         self.folder, self.servers, self.failed = folder, servers, failed
+        self.shown: list[dict[str, object]] = []  # of each block of commands, for the documentation site
 
     def run(self, info: str, code: str) -> Shown | None:
         """A block: commands of `sh`, a file of `title="NAME"`; nothing else is shown."""
@@ -93,11 +104,14 @@ class _Runner:
                     told.append(f"mohs {' '.join(words)}: {wrong}")
         self.failed += told
         made = [path for path in self._files() if path not in before]
-        shown = tuple(path.relative_to(self.folder.parent).as_posix() for path in made)
-        return Shown(printed, "; ".join(told), shown)
+        shown = Shown(printed, "; ".join(told), tuple(path.relative_to(self.folder.parent).as_posix() for path in made))
+        self.shown.append({"code": code, **asdict(shown)})
+        return shown
 
     def _files(self) -> list[Path]:
-        return sorted(path for path in self.folder.rglob("*") if path.suffix in (".html", ".png", ".svg"))
+        """What a page can show. The report of a run within another is left to the other's."""
+        found = sorted(path for path in self.folder.rglob("*") if path.suffix in (".html", ".png", ".svg"))
+        return [path for path in found if not any((above / "report.html").exists() for above in path.parents[1:])]
 
     def _serve(self, words: list[str]) -> tuple[str, str]:
         port = int(words[words.index("--port") + 1])

@@ -1,6 +1,6 @@
 """The course: chapters in Markdown, whose `mohs` commands are run as they stand; a timeline of what mohs knows."""
 
 from mohs.course.reading import Chapter, chapters, commands
-from mohs.course.timeline import Entry, entries
+from mohs.course.tables import Entry, entries, parts
 
-__all__ = ["Chapter", "Entry", "chapters", "commands", "entries"]
+__all__ = ["Chapter", "Entry", "chapters", "commands", "entries", "parts"]

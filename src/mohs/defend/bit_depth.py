@@ -14,6 +14,9 @@ class BitDepth(Defence):
     """Every entry becomes the nearest of 2**bits levels of the range. No derivative: attacks pass it as the identity.
 
     Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155.
+
+    When to use: as half of feature squeezing, or to see how a defence without a slope falls to an attack that knows it. A
+    change of more than half a level passes as if the rounding were not there.
     """
 
     def __init__(self, model: Model, *, bits: int = 3) -> None:

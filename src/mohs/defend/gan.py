@@ -94,7 +94,13 @@ class DefenseGAN(Defence):
 def with_generator(
     model: Model, *, generator: str = "digits", restarts: int = 10, steps: int = 200, rate: float = 10.0
 ) -> DefenseGAN:
-    """Defense-GAN with the generator that a text names: see `load_generator`."""
+    """The model sees the nearest image that a generator makes, found by gradient descent on the latents from several starts.
+    generator: `digits`, or a file of `save_generator`.
+
+    When to use: where a good generator of the data is at hand and hundreds of passes an answer can be paid for. An attacked
+    image has a neighbour among the generated ones too, which is of the class the adversary wants where the generator draws that
+    as well.
+    """
     return DefenseGAN(model, load_generator(generator), restarts=restarts, steps=steps, rate=rate)
 
 

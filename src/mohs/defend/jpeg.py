@@ -19,6 +19,9 @@ class JPEG(Defence):
 
     quality: of the encoder (Pillow's, which halves the resolution of colours), 1 to 95. Images [n, 1 or 3, height, width].
     Dziugaite, Ghahramani, Roy, 2016, arXiv:1608.00853; Guo, Rana, Cisse, van der Maaten, ICLR 2018, arXiv:1711.00117.
+
+    When to use: against nobody who tries. It takes off what small changes of high frequency add by chance, costs little
+    accuracy, and is worth having where images are compressed anyway: audit the model behind it, for that is the model deployed.
     """
 
     def __init__(self, model: Model, *, quality: int = 75) -> None:

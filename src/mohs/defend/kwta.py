@@ -68,7 +68,11 @@ def _as_layers(module: nn.Module) -> nn.Module:
 
 
 def with_kwta(model: Model, *, ratio: float = 0.1) -> TorchModel:
-    """The model with `swap_relus`, for weights that were trained so."""
+    """The model with k-winners-take-all in place of every ReLU, for weights that were trained so: of a layer's activations the
+    `ratio` largest stay, the others become zero.
+
+    When to use: to see an exact gradient that is of no use. Steps as large as the budget, scores or labels see past it.
+    """
     if not isinstance(model, TorchModel):
         raise ModelError(f"k-winners-take-all replaces the ReLUs of a torch module, and {model.name} is a {type(model).__name__}")
     twin = model.twin(swap_relus(model.module, ratio))

@@ -17,6 +17,9 @@ class Median(Defence):
     Of an even number of values the upper middle one; an even window reaches one further up and left (the authors' filter is
     scipy's, which does so). Its gradient is exact: it goes to the pixel that was taken. Inputs [n, ..., height, width].
     Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155.
+
+    When to use: against noise, and against changes of few pixels by somebody who does not know of it. It has a gradient, so
+    that every attack goes through it; on small images it takes the strokes along.
     """
 
     def __init__(self, model: Model, *, window: int = 2) -> None:

@@ -18,6 +18,9 @@ class GaussianNoise(Defence):
     """x + sigma n, n standard normal and fresh at every pass; not clipped. sigma: in the units of the input.
 
     As in Cohen, Rosenfeld, Kolter, ICML 2019, arXiv:1902.02918, but for their vote over many draws.
+
+    When to use: before a network that was trained under the same noise, as the cheap half of `smooth`. What it gains is the
+    training's, and a single draw proves nothing: take `smooth` for a certificate.
     """
 
     def __init__(self, model: Model, *, sigma: float = 0.1) -> None:

@@ -17,6 +17,9 @@ class ResizePad(Defence):
 
     Bilinear, and zeros are those of the input's units. Images [n, channels, side, side]; the model takes `size`. The
     authors resize 299 to [299, 331) in 331. Xie, Wang, Zhang, Ren, Yuille, ICLR 2018, arXiv:1711.01991.
+
+    When to use: against changes that were made for another place and size, such as transferred ones. Whoever averages over the
+    draws breaks it. The network behind takes larger images, and should have seen such ones in training.
     """
 
     def __init__(self, model: Model, *, smallest: int, size: int) -> None:

@@ -27,6 +27,10 @@ class SmoothedModel(Defence):
     al., NeurIPS 2019, arXiv:1906.04584, so that attacks go through it. A step costs `samples` forward passes, and with a gradient
     another and `samples` backward passes; the draws are one after another, so that memory is that of one.
     Cohen, Rosenfeld, Kolter, ICML 2019, arXiv:1902.02918.
+
+    When to use: where a guarantee in a norm is wanted and `samples` passes an answer can be paid for; `mohs smooth` says the
+    radius. The network behind should be trained under the noise (`--recipe gaussian`). Beyond the radius it is a network like
+    others.
     """
 
     def __init__(self, model: Model, *, sigma: float, noise: str = "gaussian", samples: int = 100, alpha: float = 0.001) -> None:

@@ -11,8 +11,15 @@ from typing import Any
 from mohs.report.page import environment, put
 
 PICTURES = (".png", ".svg")
-COLUMN, ROW = 160, 17  # of the timeline, in pixels
-COLOURS = {"attack": "#c2410c", "training": "#15803d", "detector": "#1d4ed8"}
+WIDTH, MARGIN, LINE, LETTER = 880, 52, 20, 7.4  # of a picture, in pixels; a letter's width is an upper guess
+NBSP = "\u00a0"
+COLOURS = {  # by light, by dark
+    "attack": ("#c2410c", "#fb923c"),
+    "defence": ("#7e22ce", "#d8b4fe"),
+    "training": ("#15803d", "#86efac"),
+    "detector": ("#1d4ed8", "#93c5fd"),
+    "certificate": ("#a16207", "#fde047"),
+}
 
 
 @dataclass(frozen=True)
@@ -71,24 +78,68 @@ def _shown(shown: Shown) -> str:
 
 
 def timeline(entries: Sequence[Any]) -> str:
-    """An SVG: a column a year, the names of its methods under it, in the colour of their kind. entries: with year, kind, name,
-    paper."""
-    years = list(range(min(entry.year for entry in entries), max(entry.year for entry in entries) + 1))
-    by = {year: [entry for entry in entries if entry.year == year] for year in years}
-    width, height = COLUMN * len(years), ROW * (max(map(len, by.values())) + 4)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
-        "<title>Attacks and defences by year</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-    ]
-    for i, (kind, colour) in enumerate(COLOURS.items()):
-        lines.append(f'<text x="{8 + COLUMN * i}" y="{ROW}" fill="{colour}" font-weight="bold">{kind}</text>')
-    for i, (year, there) in enumerate(by.items()):
-        x = COLUMN * i
-        lines.append(f'<text x="{x + 8}" y="{ROW * 2.5:g}" fill="#111111" font-weight="bold">{year}</text>')
-        lines.append(f'<line x1="{x}" x2="{x + COLUMN}" y1="{ROW * 2.8:g}" y2="{ROW * 2.8:g}" stroke="#999999"/>')
-        for k, entry in enumerate(there):
+    """An SVG: a row a year, with the names of its methods in the colour of their kind. entries: with year, kind, name, paper."""
+    parts, y = [], 2 * LINE
+    kinds = [f'<tspan class="{kind}">{kind}{NBSP * 4}</tspan>' for kind in dict.fromkeys(entry.kind for entry in entries)]
+    parts.append(f'<text x="{MARGIN}" y="{LINE}" font-weight="bold">{"".join(kinds)}</text>')
+    for year in range(min(entry.year for entry in entries), max(entry.year for entry in entries) + 1):
+        x, y = MARGIN, y + LINE
+        parts.append(f'<line class="rule" x1="0" x2="{WIDTH}" y1="{y - 0.8 * LINE:g}" y2="{y - 0.8 * LINE:g}"/>')
+        parts.append(f'<text x="0" y="{y}" font-weight="bold">{year}</text>')
+        for entry in (entry for entry in entries if entry.year == year):
+            wide = LETTER * len(entry.name) + 14
+            if x + wide > WIDTH:
+                x, y = MARGIN, y + LINE
             said = f"{escape(entry.name)}<title>{escape(entry.paper)}</title>"
-            lines.append(f'<text x="{x + 8}" y="{ROW * (k + 4):g}" fill="{COLOURS[entry.kind]}">{said}</text>')
-    return "\n".join([*lines, "</svg>", ""])
+            parts.append(f'<text class="{entry.kind}" x="{x:g}" y="{y}">{said}</text>')
+            x += wide
+        y += 0.5 * LINE
+    return _svg("Attacks and defences by year", parts, y)
+
+
+def pipeline(parts: dict[str, Sequence[tuple[str, int]]]) -> str:
+    """An SVG: the parts of a machine learning system from left to right, beneath each the attacks on it and how many mohs has."""
+    wide = WIDTH / len(parts)
+    drawn, last = [], 0
+    for i, (part, attacks) in enumerate(parts.items()):
+        x = wide * i
+        drawn.append(f'<rect class="box" x="{x + 2:g}" y="2" width="{wide - 24:g}" height="{1.8 * LINE:g}" rx="4"/>')
+        drawn.append(f'<text x="{x + 10:g}" y="{1.25 * LINE:g}" font-weight="bold">{escape(part)}</text>')
+        if i + 1 < len(parts):
+            drawn.append(f'<text x="{x + wide - 18:g}" y="{1.25 * LINE:g}">→</text>')
+        y = 3 * LINE
+        for name, count in attacks:
+            for line in _wrapped(name, int((wide - 24) / LETTER)):
+                drawn.append(f'<text x="{x + 10:g}" y="{y:g}">{escape(line)}</text>')
+                y += 0.9 * LINE
+            kind, said = ("training", f"{count} in mohs") if count else ("attack", "none in mohs")
+            drawn.append(f'<text class="{kind}" x="{x + 10:g}" y="{y:g}">{said}</text>')
+            y += 1.3 * LINE
+        last = max(last, int(y))
+    return _svg("What attacks which part of a machine learning system", drawn, last)
+
+
+def _wrapped(text: str, letters: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, letters, break_long_words=False)
+
+
+def _svg(title: str, parts: Sequence[str], height: float) -> str:
+    """A picture of that height whose colours are those of the reader's system, light or dark."""
+    light, dark = ("".join(f".{name} {{ fill: {pair[k]}; }}\n" for name, pair in COLOURS.items()) for k in (0, 1))
+    style = (
+        "text { fill: #111111; }\n.rule { stroke: #8888; }\n.box { fill: none; stroke: #888; }\n"
+        f"{light}@media (prefers-color-scheme: dark) {{\ntext {{ fill: #e8e8e8; }}\n{dark}}}"
+    )
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" '
+            'font-family="sans-serif" font-size="13">',
+            f"<title>{escape(title)}</title>",
+            f"<style>{style}</style>",
+            *parts,
+            "</svg>",
+            "",
+        ]
+    )
