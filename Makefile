@@ -28,7 +28,7 @@ demo: $(VENV)/.core
 
 docs: $(VENV)/.docs
 	$(BIN)/mohs course --out build/course
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: lint
 	$(BIN)/python -m pytest -n auto

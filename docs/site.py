@@ -103,8 +103,8 @@ def _figure(one: dict[str, Any]) -> Iterator[str]:
         if path.endswith(PICTURES):
             yield f'<figure class="made"><a href="{name}"><img src="{name}" alt="{name}"></a></figure>\n'
         else:
+            yield f'<p class="made"><a href="{name}">{name.partition("/")[2]}</a></p>\n'
             yield f'<iframe src="{name}" loading="lazy" title="{name}"></iframe>\n'
-            yield f'<p class="made"><a href="{name}">{html.escape(Path(path).name)} alone</a></p>\n'
 
 
 def without_outside(markdown: str, folder: str) -> str:

@@ -64,7 +64,8 @@ def test_constraints_pin_every_dependency_and_are_what_is_installed(wanted: str)
 
 def test_constraints_hold_what_pyproject_asks_for() -> None:
     pinned = pins()
-    asked = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+    extras = PROJECT["optional-dependencies"]
+    asked = [Requirement(r) for r in PROJECT["dependencies"] + extras["dev"] + extras["docs"]]
     for requirement in asked:
         if requirement.name != "mohs":
             assert Version(pinned[canonicalize_name(requirement.name)]) in requirement.specifier, requirement

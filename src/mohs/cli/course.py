@@ -103,7 +103,7 @@ class _Runner:
                 if wrong:
                     told.append(f"mohs {' '.join(words)}: {wrong}")
         self.failed += told
-        made = [path for path in self._files() if path not in before]
+        made = sorted((path for path in self._files() if path not in before), key=lambda path: path.stat().st_mtime_ns)
         shown = Shown(printed, "; ".join(told), tuple(path.relative_to(self.folder.parent).as_posix() for path in made))
         self.shown.append({"code": code, **asdict(shown)})
         return shown

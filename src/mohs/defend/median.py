@@ -18,8 +18,8 @@ class Median(Defence):
     scipy's, which does so). Its gradient is exact: it goes to the pixel that was taken. Inputs [n, ..., height, width].
     Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155.
 
-    When to use: against noise, and against changes of few pixels by somebody who does not know of it. It has a gradient, so
-    that every attack goes through it; on small images it takes the strokes along.
+    When to use: against noise, on images whose strokes are wider than the window: of 8 x 8 digits it takes the strokes along. It
+    has a gradient, so that every attack goes through it.
     """
 
     def __init__(self, model: Model, *, window: int = 2) -> None:

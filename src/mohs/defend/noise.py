@@ -19,8 +19,8 @@ class GaussianNoise(Defence):
 
     As in Cohen, Rosenfeld, Kolter, ICML 2019, arXiv:1902.02918, but for their vote over many draws.
 
-    When to use: before a network that was trained under the same noise, as the cheap half of `smooth`. What it gains is the
-    training's, and a single draw proves nothing: take `smooth` for a certificate.
+    When to use: before a network that was trained under the same noise, as the cheap half of `smooth`. A single draw proves
+    nothing: take `smooth` for a certificate.
     """
 
     def __init__(self, model: Model, *, sigma: float = 0.1) -> None:

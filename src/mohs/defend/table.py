@@ -57,7 +57,7 @@ TABLE = {
     ),
     "kwta": Row(
         "kwta:with_kwta", "Xiao et al., ICLR 2020, arXiv:1905.10510", True, False, "a selection an activation layer",
-        "attacks by scores; gradients averaged over noise", inside=True,
+        "steps as large as the budget; attacks by scores; gradients averaged over noise", inside=True,
     ),
     "defense-gan": Row(
         "gan:with_generator", "Samangouei et al., ICLR 2018, arXiv:1805.06605", False, True,

@@ -19,7 +19,7 @@ class Thermometer(Defence):
     No derivative. Attacks pass it as they pass clamp(u - k / levels, 0, 1): a ramp that is open at every level below u.
     Buckman, Roy, Raffel, Goodfellow, ICLR 2018; substitute: Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420.
 
-    When to use: to learn what a shattered gradient looks like. By itself nothing of it stands against BPDA.
+    When to use: to learn what a shattered gradient looks like: torch sees none, BPDA and labels do.
     """
 
     def __init__(self, model: Model, *, levels: int = 16) -> None:

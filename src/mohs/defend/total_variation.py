@@ -26,8 +26,8 @@ class TotalVariation(Defence):
     they do.
     Images [n, channels, height, width]. Guo, Rana, Cisse, van der Maaten, ICLR 2018, arXiv:1711.00117.
 
-    When to use: on photographs, against somebody who does not know of it. What it paints over is not there to be read either:
-    small images lose by it. Its solver is slow.
+    When to use: on photographs, against somebody who does not know of it. What it paints over is not there to be read either,
+    and its solver is slow.
     """
 
     def __init__(self, model: Model, *, dropped: float = 0.5, weight: float = 0.03, steps: int = 100) -> None:
