@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -79,7 +79,7 @@ def _shown(shown: Shown) -> str:
 
 def timeline(entries: Sequence[Any]) -> str:
     """An SVG: a row a year, with the names of its methods in the colour of their kind. entries: with year, kind, name, paper."""
-    parts, y = [], 2 * LINE
+    parts, y = [], 2.0 * LINE
     kinds = [f'<tspan class="{kind}">{kind}{NBSP * 4}</tspan>' for kind in dict.fromkeys(entry.kind for entry in entries)]
     parts.append(f'<text x="{MARGIN}" y="{LINE}" font-weight="bold">{"".join(kinds)}</text>')
     for year in range(min(entry.year for entry in entries), max(entry.year for entry in entries) + 1):
@@ -97,7 +97,7 @@ def timeline(entries: Sequence[Any]) -> str:
     return _svg("Attacks and defences by year", parts, y)
 
 
-def pipeline(parts: dict[str, Sequence[tuple[str, int]]]) -> str:
+def pipeline(parts: Mapping[str, Sequence[tuple[str, int]]]) -> str:
     """An SVG: the parts of a machine learning system from left to right, beneath each the attacks on it and how many mohs has."""
     wide = WIDTH / len(parts)
     drawn, last = [], 0
@@ -107,7 +107,7 @@ def pipeline(parts: dict[str, Sequence[tuple[str, int]]]) -> str:
         drawn.append(f'<text x="{x + 10:g}" y="{1.25 * LINE:g}" font-weight="bold">{escape(part)}</text>')
         if i + 1 < len(parts):
             drawn.append(f'<text x="{x + wide - 18:g}" y="{1.25 * LINE:g}">→</text>')
-        y = 3 * LINE
+        y = 3.0 * LINE
         for name, count in attacks:
             for line in _wrapped(name, int((wide - 24) / LETTER)):
                 drawn.append(f'<text x="{x + 10:g}" y="{y:g}">{escape(line)}</text>')
