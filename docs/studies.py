@@ -1,4 +1,5 @@
-"""docs/studies: a page a study, of what it measured on public models and data.
+"""docs/studies: a page a study, of what it measured on public models and data. What a page says above its measurements is written
+by hand.
 
     mohs study optimizers MODEL --data DATA … --json > optimizers-CASE.json
     python -m docs.studies optimizers-CASE.json …       keep what was measured, draw it, and write the pages
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import time
 from base64 import b64decode
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +39,28 @@ PICTURE = """
 """
 
 
-@dataclass(frozen=True)
-class Told:
-    """What is claimed and by whom, what the measured figures mean, and which of a result's figures are drawn: those whose title
-    has one of these texts."""
-
-    claim: str
-    reading: str
-    figures: tuple[str, ...] = ()
-
-
-STUDIES = {
-    "optimizers": Told("", "", ("Broken",)),
-    "directions": Told("", "", ("the mean", "The mean loss")),
-    "regions": Told("", "", (":",)),
-    "pareto": Told("", "", ("L2", "Linf")),
-    "difficulty": Told("", ""),
-    "holistic": Told("", ""),
-    "landscape": Told("", "", ("resnet20", "Along", "Sharpness")),
-    "transfer": Told("", ""),
-    "activations": Told("", ""),
-    "capacity": Told("", ""),
-    "attention": Told("", ""),
+FIGURES: dict[str, tuple[str, ...]] = {  # of a study, that are drawn: those whose title has one of these texts
+    "optimizers": ("Broken",),
+    "directions": (
+        "the mean",
+        "The mean loss",
+    ),
+    "regions": (":",),
+    "pareto": (
+        "L2",
+        "Linf",
+    ),
+    "difficulty": (),
+    "holistic": (),
+    "landscape": (
+        "resnet20",
+        "Along",
+        "Sharpness",
+    ),
+    "transfer": (),
+    "activations": (),
+    "capacity": (),
+    "attention": (),
 }
 
 
@@ -72,8 +72,8 @@ def keep(path: Path) -> None:
     found = json.loads(json.dumps(found).replace(PREFIX, ""))
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
-    if STUDIES[name].figures:
-        draw(found | {"command": command}, folder / f"{case}.png", STUDIES[name].figures)
+    if FIGURES[name]:
+        draw(found | {"command": command}, folder / f"{case}.png", FIGURES[name])
     found["facts"] = [{key: value for key, value in fact.items() if not _long(value)} for fact in found["facts"]]
     for part in ("figures", "page"):
         del found[part]
@@ -111,19 +111,9 @@ def draw(found: dict[str, Any], to: Path, titles: tuple[str, ...]) -> None:
     sheet.quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(to, optimize=True)
 
 
-def page(name: str) -> str:
-    told = STUDIES[name]
-    lines = [
-        "<!-- written by `python -m docs.studies` from what was measured: edit the text there -->",
-        f"# {name}",
-        "",
-        f"**Claimed.** {told.claim}",
-        "",
-        f"**Measured.** {told.reading}",
-    ]
-    for path in sorted((FOLDER / name).glob("*.json")):
-        lines += _case(name, path)
-    return "\n".join(lines) + "\n"
+def measured(name: str) -> str:
+    """The part of a study's page that follows from what was kept."""
+    return "\n".join(line for path in sorted((FOLDER / name).glob("*.json")) for line in _case(name, path))
 
 
 def _case(name: str, path: Path) -> list[str]:
@@ -146,7 +136,7 @@ def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
 def index() -> str:
     """A line a case, of how many of its claims held."""
     rows = []
-    for name in STUDIES:
+    for name in FIGURES:
         for path in sorted((FOLDER / name).glob("*.json")):
             claims = json.loads(path.read_text())["claims"]
             counts = [[line["held"] for line in claims].count(held) for held in VERDICTS]
@@ -158,13 +148,19 @@ def main(paths: list[str]) -> None:
     for path in paths:
         keep(Path(path))
         print(path, flush=True)
-    for name in STUDIES:
+    for name in FIGURES:
         if (FOLDER / name).exists():
-            (FOLDER / f"{name}.md").write_text(page(name))
-    study = FOLDER.parent / "study.md"
-    before, mark, rest = study.read_text().partition("<!-- measured -->\n")
+            put(FOLDER / f"{name}.md", measured(name))
+    put(FOLDER.parent / "study.md", index())
+
+
+def put(page: Path, text: str) -> None:
+    """Between the marks of a page, whose rest is written by hand."""
+    before, mark, rest = page.read_text().partition("<!-- measured -->\n")
     _, end, after = rest.partition("<!-- /measured -->")
-    study.write_text(f"{before}{mark}{index()}\n{end}{after}")
+    if not mark or not end:
+        raise SystemExit(f"{page} has no place for what was measured")
+    page.write_text(f"{before}{mark}{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

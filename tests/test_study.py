@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mohs
+from docs import studies
 from mohs.data import Examples
 from mohs.errors import UnknownName
 from mohs.models import TorchModel
@@ -150,3 +151,17 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
     assert sorted(Path().iterdir()) == before
     with pytest.raises(UnknownName):
         find("nothing")
+
+
+def test_pages_say_what_was_kept() -> None:
+    """`python -m docs.studies` writes them."""
+    docs = studies.FOLDER.parent
+    assert f"{studies.index()}\n<!-- /measured -->" in (docs / "study.md").read_text()
+    pages = [name for name in studies.FIGURES if (studies.FOLDER / f"{name}.md").exists()]
+    assert pages
+    for name in pages:
+        text = (studies.FOLDER / f"{name}.md").read_text()
+        assert f"<!-- measured -->\n{studies.measured(name)}\n<!-- /measured -->" in text
+        assert text.startswith(f"# {name.capitalize()}\n**Claimed.**")
+        for picture in (studies.FOLDER / name).glob("*.png"):
+            assert f"({name}/{picture.name})" in text

@@ -79,7 +79,7 @@ def _shown(shown: Shown) -> str:
 
 def timeline(entries: Sequence[Any]) -> str:
     """An SVG: a row a year, with the names of its methods in the colour of their kind. entries: with year, kind, name, paper."""
-    parts, y = [], 2.0 * LINE
+    parts, x, y = [], 0.0, 2.0 * LINE
     kinds = [f'<tspan class="{kind}">{kind}{NBSP * 4}</tspan>' for kind in dict.fromkeys(entry.kind for entry in entries)]
     parts.append(f'<text x="{MARGIN}" y="{LINE}" font-weight="bold">{"".join(kinds)}</text>')
     for year in range(min(entry.year for entry in entries), max(entry.year for entry in entries) + 1):
