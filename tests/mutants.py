@@ -387,13 +387,13 @@ MUTANTS = [
         "engine/certified.py",
         "return [step, *profile.compose(threat, model)]",
         "return [step, *profile.compose(threat, model)[1:]]",
-        "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
+        "test_profiles.py::test_a_certificate_goes_before_the_whole_profile",
     ),
     Mutant(
         "engine/profiles.py",
         'return [*(step for step in own if step.kind != "measure"), *more, *measures]',
         "return own",
-        "test_cli.py::test_an_attack_of_other_options_and_goals test_profiles.py test_interop.py",
+        "test_profiles.py::test_attacks_of_the_callers_decide_too",
     ),
     Mutant(
         "engine/profiles.py",
@@ -405,7 +405,7 @@ MUTANTS = [
         "engine/profiles.py",
         "classes = model.classes - (model.rejected is not None)",
         "classes = model.classes",
-        "test_profiles.py test_detectors.py",
+        "test_profiles.py::test_few_classes_get_another_loss_and_the_stage_says_so",
     ),
     Mutant(
         "engine/profiles.py",
