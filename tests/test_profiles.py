@@ -165,6 +165,16 @@ def test_an_audit_by_scores_says_what_it_is():
     assert [stage.inapplicable for stage in plan.threats[0].stages] == [None] * 3
 
 
+def test_where_no_attack_can_be_run_nothing_is():
+    class Labels(TorchModel):
+        gives = Knowledge.LABEL
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 10)).eval()
+    x = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RequestError, match="no attack of `quick` can be run"):
+        make_job(Labels(module, classes=10), (x, module(x).argmax(1)), threats=["linf:0.1"], profile="quick")
+
+
 def test_scores_asks_for_no_gradient():
     """Every stage serves a model that gives scores, or labels, and a threat that grants no more."""
     blind = model()
