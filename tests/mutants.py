@@ -24,7 +24,12 @@ MUTANTS = [
     Mutant("certificates/sampling.py", "<= self.guide.slack)", "< 0)", "test_smoothing.py"),
     Mutant("certificates/radii.py", "(1 - p)) / math.sqrt(2)", "(1 - p))", "test_smoothing.py"),
     Mutant("defend/smooth.py", "binom.isf(alpha / 2,", "binom.isf(alpha,", "test_smoothing.py"),
-    Mutant("attacks/base.py", ", rejected=judge.model.rejected)", ")", "test_smoothing.py"),
+    Mutant(
+        "attacks/base.py",
+        ", rejected=judge.model.rejected)",
+        ")",
+        "test_smoothing.py::test_predict_votes_abstains_and_can_be_attacked",
+    ),
     Mutant("certificates/clever.py", '"l1": math.inf}', '"l1": 1.0}', "test_clever.py"),
     Mutant("certificates/clever.py", "p >= LEAST_P", "p >= 0", "test_clever.py"),
     Mutant(
@@ -42,22 +47,43 @@ MUTANTS = [
     Mutant("serve/measure.py", ".numpy().copy())", ".numpy())", "test_guard.py"),
     Mutant("serve/server.py", "proxy_headers=False", "proxy_headers=True", "test_guard.py"),
     Mutant("serve/batching.py", "if self.waiting + rows > self.room:", "if False:", "test_serve.py"),
-    Mutant("serve/batching.py", "if len(jobs) > 1:", "if False:", "test_serve.py"),
-    Mutant("serve/app.py", "self._held -= held", "pass", "test_serve.py"),
-    Mutant("serve/app.py", 'scheme.lower() != "bearer"', "False", "test_serve.py"),
-    Mutant("serve/wire.py", 'not in "iuf"', 'not in "iufb"', "test_serve.py"),
+    Mutant("serve/batching.py", "if len(jobs) > 1:", "if False:", "test_serve.py::test_a_failing_model_spoils_no_other_answer"),
+    Mutant("serve/app.py", "self._held -= held", "pass", "test_serve.py::test_the_bodies_held_are_bounded"),
+    Mutant("serve/app.py", 'scheme.lower() != "bearer"', "False", "test_serve.py::test_a_token_is_wanted_and_never_told"),
+    Mutant("serve/wire.py", 'not in "iuf"', 'not in "iufb"', "test_serve.py::test_bad_bodies_are_refused_in_plain_words"),
     Mutant(
         "attacks/spatial/wasserstein.py",
         "low, high = torch.where(dear, middle, low), torch.where(dear, high, middle)",
         "low, high = torch.where(dear, low, middle), torch.where(dear, middle, high)",
-        "test_wasserstein.py",
+        (
+            "test_wasserstein.py::test_attacks_gain_what_linear_programming_can "
+            "test_wasserstein.py::test_the_best_plan_is_that_of_linear_programming"
+        ),
     ),
-    Mutant("attacks/spatial/wasserstein.py", "plan + 2 / (t + 2) * (", "plan + 1 / (t + 2) * (", "test_wasserstein.py"),
-    Mutant("attacks/spatial/sinkhorn.py", "(psi + step).clamp(min=0)", "(psi - step).clamp(min=0)", "test_wasserstein.py"),
     Mutant(
-        "attacks/spatial/sinkhorn.py", "regularisation * y + arriving", "regularisation * y - arriving", "test_wasserstein.py"
+        "attacks/spatial/wasserstein.py",
+        "plan + 2 / (t + 2) * (",
+        "plan + 1 / (t + 2) * (",
+        "test_wasserstein.py::test_attacks_gain_what_linear_programming_can",
     ),
-    Mutant("attacks/spatial/sinkhorn.py", "per_row(mass, kernel)).to", "1.01 * per_row(mass, kernel)).to", "test_wasserstein.py"),
+    Mutant(
+        "attacks/spatial/sinkhorn.py",
+        "(psi + step).clamp(min=0)",
+        "(psi - step).clamp(min=0)",
+        "test_wasserstein.py::test_sinkhorn_solves_the_entropic_projection",
+    ),
+    Mutant(
+        "attacks/spatial/sinkhorn.py",
+        "regularisation * y + arriving",
+        "regularisation * y - arriving",
+        "test_wasserstein.py::test_sinkhorn_solves_the_entropic_projection",
+    ),
+    Mutant(
+        "attacks/spatial/sinkhorn.py",
+        "per_row(mass, kernel)).to",
+        "1.01 * per_row(mass, kernel)).to",
+        "test_wasserstein.py::test_sinkhorn_solves_the_entropic_projection",
+    ),
     Mutant(
         "attacks/about.py",
         "if part.startswith(WHEN)",
@@ -143,66 +169,158 @@ MUTANTS = [
         "engine/execute.py",
         'if stage.kind == "measure" else cases.open',
         'if stage.kind != "prove" else cases.open',
-        "test_profiles.py",
+        "test_profiles.py::test_only_survivors_go_on",
     ),
     Mutant(
-        "engine/execute.py", 'np.isin(stored["ids"], ids)', 'np.isin(stored["ids"], ids[:1])', "test_profiles.py test_audit.py"
+        "engine/execute.py",
+        'np.isin(stored["ids"], ids)',
+        'np.isin(stored["ids"], ids[:1])',
+        "test_audit.py::test_a_stage_that_measures_starts_from_what_is_known",
     ),
-    Mutant("engine/executors.py", "ctypes.CDLL(None).prctl(", "print(", "test_executors.py"),
-    Mutant("engine/executors.py", "process.kill()", "pass", "test_executors.py"),
+    Mutant(
+        "engine/executors.py", "ctypes.CDLL(None).prctl(", "print(", "test_executors.py::test_no_process_outlives_a_killed_run"
+    ),
+    Mutant("engine/executors.py", "process.kill()", "pass", "test_executors.py::test_stopping_ends_the_processes"),
     Mutant(
         "models/convolution.py",
         "torch.matmul(weight.flatten(1).t(),",
         "torch.matmul(-weight.flatten(1).t(),",
-        "test_convolution.py",
+        "test_convolution.py::test_the_gradient_is_that_of_torch",
     ),
-    Mutant("models/convolution.py", "stride, padding, unseen)", "stride, padding)", "test_convolution.py"),
-    Mutant("models/inplace.py", "part in fresh and len(part.users) == 1", "part in fresh", "test_inplace.py"),
+    Mutant(
+        "models/convolution.py",
+        "stride, padding, unseen)",
+        "stride, padding)",
+        "test_convolution.py::test_the_gradient_is_that_of_torch",
+    ),
+    Mutant(
+        "models/inplace.py",
+        "part in fresh and len(part.users) == 1",
+        "part in fresh",
+        "test_inplace.py::test_answers_are_the_same_to_the_bit",
+    ),
     Mutant(
         "threat/constraints.py",
         "low = torch.where(fixed, x0,",
         "low = torch.where(~fixed, x0,",
         "test_threats.py::test_the_box_of_mask_limit_and_bounds",
     ),
-    Mutant("attacks/gradient/apgd.py", "eta[stalled] /= 2", "eta[stalled] /= 1", "test_apgd_fab.py"),
-    Mutant("attacks/minimal/fab.py", "x.index_copy_(0, hit, torch.lerp(centre, found, self.beta))", "pass", "test_apgd_fab.py"),
-    Mutant("attacks/blackbox/slope.py", "- value[:, 1, j]", "+ value[:, 1, j]", "test_score_based.py"),
-    Mutant("attacks/blackbox/nes.py", "< levels[:, 0]", "> levels[:, 0]", "test_score_based.py"),
-    Mutant("attacks/blackbox/simba.py", "done = better | (s.sign < 0)", "done = s.sign < 0", "test_score_based.py"),
+    Mutant(
+        "attacks/gradient/apgd.py",
+        "eta[stalled] /= 2",
+        "eta[stalled] /= 1",
+        "test_apgd_fab.py::test_apgd_takes_the_steps_of_the_paper",
+    ),
+    Mutant(
+        "attacks/minimal/fab.py",
+        "x.index_copy_(0, hit, torch.lerp(centre, found, self.beta))",
+        "pass",
+        "test_apgd_fab.py::test_fab_takes_the_steps_of_the_paper",
+    ),
+    Mutant(
+        "attacks/blackbox/slope.py",
+        "- value[:, 1, j]",
+        "+ value[:, 1, j]",
+        "test_score_based.py::test_a_slope_is_the_mean_of_what_the_gradient_says_along_each_draw",
+    ),
+    Mutant(
+        "attacks/blackbox/nes.py",
+        "< levels[:, 0]",
+        "> levels[:, 0]",
+        "test_score_based.py::test_nes_halves_its_step_where_the_loss_falls",
+    ),
+    Mutant(
+        "attacks/blackbox/simba.py",
+        "done = better | (s.sign < 0)",
+        "done = s.sign < 0",
+        "test_score_based.py::test_simba_asks_about_the_other_side_only_where_the_first_fails",
+    ),
     Mutant(
         "attacks/blackbox/parsimonious.py",
         "= -math.inf\n        self.fresh[sure], self.moved[sure] = False, True",
         "= -math.inf",
-        "test_score_based.py",
+        "test_score_based.py::test_parsimonious_finds_the_corner_of_a_plane_in_the_queries_of_lazy_greed",
     ),
-    Mutant("attacks/blackbox/bandits.py", "rate * (up - down)", "rate * (down - up)", "test_score_based.py"),
-    Mutant("attacks/blackbox/zoo.py", "self.lack1[count]", "self.lack1[count.amax()]", "test_score_based.py"),
-    Mutant("attacks/blackbox/square.py", "better = (value > s.value)", "better = (value >= -1e9)", "test_square_deepfool.py"),
+    Mutant(
+        "attacks/blackbox/bandits.py",
+        "rate * (up - down)",
+        "rate * (down - up)",
+        "test_score_based.py::test_bandits_steps_along_the_prior_that_two_scores_made",
+    ),
+    Mutant(
+        "attacks/blackbox/zoo.py",
+        "self.lack1[count]",
+        "self.lack1[count.amax()]",
+        "test_score_based.py::test_every_coordinate_counts_its_own_steps",
+    ),
+    Mutant(
+        "attacks/blackbox/square.py",
+        "better = (value > s.value)",
+        "better = (value >= -1e9)",
+        "test_square_deepfool.py::test_square_spends_its_queries_and_never_gets_worse",
+    ),
     Mutant(
         "rng.py", "keys = _mix(keys * _MIX2 +", "keys = _mix(keys * 0 +", "test_rng.py::test_every_word_of_the_address_counts"
     ),
-    Mutant("networks/parts.py", "a, x = self.root.square(), x.relu()", "a = self.root.square()", "test_networks.py"),
-    Mutant("networks/parts.py", "math.sqrt(gain / part", "math.sqrt(1 / part", "test_networks.py"),
-    Mutant("networks/parts.py", "stream.at(name).normal", "stream.normal", "test_networks.py"),
+    Mutant(
+        "networks/parts.py",
+        "a, x = self.root.square(), x.relu()",
+        "a = self.root.square()",
+        "test_networks.py::test_smooth_relu_is_what_the_paper_writes",
+    ),
+    Mutant(
+        "networks/parts.py",
+        "math.sqrt(gain / part",
+        "math.sqrt(1 / part",
+        "test_networks.py::test_weights_start_with_the_variance_of_he",
+    ),
+    Mutant(
+        "networks/parts.py",
+        "stream.at(name).normal",
+        "stream.normal",
+        "test_networks.py::test_layers_of_one_shape_start_with_weights_of_their_own",
+    ),
     Mutant(
         "networks/parts.py",
         "isinstance(part, Block) and part.starts",
         "isinstance(part, Block) and not part.starts",
-        "test_networks.py",
+        "test_networks.py::test_without_normalisation_a_deep_network_starts_calm_and_learns",
     ),
     Mutant("models/sustainability.py", "out.clone()", "out", "test_layers.py"),
-    Mutant("models/sustainability.py", "handle.remove()", "pass", "test_layers.py"),
-    Mutant("models/sustainability.py", "values.mean() + dev", "values.mean() - dev", "test_layers.py"),
-    Mutant("diagnosis/layers.py", "error[:n].double()", "error.double()", "test_layers.py"),
+    Mutant(
+        "models/sustainability.py",
+        "handle.remove()",
+        "pass",
+        "test_layers.py::test_hooks_are_taken_away_again_also_after_an_error",
+    ),
+    Mutant(
+        "models/sustainability.py",
+        "values.mean() + dev",
+        "values.mean() - dev",
+        "test_layers.py::test_the_most_vulnerable_lie_a_deviation_above_the_mean",
+    ),
+    Mutant(
+        "diagnosis/layers.py", "error[:n].double()", "error.double()", "test_layers.py::test_an_exported_graph_of_one_batch_size"
+    ),
     Mutant(
         "models/saliency.py",
         "with seeded(number):",
         "if True:",
         "test_saliency.py::test_maps_of_a_random_model_are_a_mean_that_comes_again",
     ),
-    Mutant("auditing.py", "run.complete and (asked.saliency is None or run.saliency())", "run.complete", "test_saliency.py"),
-    Mutant("auditing.py", '((shown["x"][rows], shown["label"][rows])', '((shown["x"][rows], reached)', "test_saliency.py"),
-    Mutant("networks/vision.py", "* self.each**-0.5", "", "test_networks.py"),
+    Mutant(
+        "auditing.py",
+        "run.complete and (asked.saliency is None or run.saliency())",
+        "run.complete",
+        "test_saliency.py::test_maps_that_a_killed_run_lacks_are_made_by_resume",
+    ),
+    Mutant(
+        "auditing.py",
+        '((shown["x"][rows], shown["label"][rows])',
+        '((shown["x"][rows], reached)',
+        "test_saliency.py::test_an_audit_keeps_the_maps_of_what_its_report_pictures",
+    ),
+    Mutant("networks/vision.py", "* self.each**-0.5", "", "test_networks.py::test_attention_is_that_of_torch"),
     Mutant(
         "geometry/linf.py",
         "torch.clamp(x, *_interval(x0, epsilon, low, high), out=x)",
@@ -281,7 +399,12 @@ MUTANTS = [
         "pass",
         "test_oracle.py::test_the_last_point_is_always_judged",
     ),
-    Mutant("oracle.py", "reference = guide.scores(x0)  # all that the adversary has", "pass", "test_transfer.py"),
+    Mutant(
+        "oracle.py",
+        "reference = guide.scores(x0)  # all that the adversary has",
+        "pass",
+        "test_transfer.py::test_a_transferred_attack_asks_the_victim_once_an_example",
+    ),
     Mutant(
         "oracle.py",
         "if self.draws == 1 and not question.model.model.random:",
@@ -344,7 +467,10 @@ MUTANTS = [
         "test_transfer.py::test_a_transform_is_differentiated_and_makes_no_success",
     ),
     Mutant(
-        "asking.py", 'drawn = replace(model, model=model.model.drawn(c.stream.at("model")))', "drawn = model", "test_defend.py"
+        "asking.py",
+        'drawn = replace(model, model=model.model.drawn(c.stream.at("model")))',
+        "drawn = model",
+        "test_defend.py::test_outcomes_do_not_depend_on_batch_mates",
     ),
     Mutant(
         "engine/work.py",
@@ -364,10 +490,27 @@ MUTANTS = [
         "proved = least > -1\n",
         "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
     ),
-    Mutant("engine/work.py", "        _recall(oracle, task.known, ids)\n", "", "test_audit.py test_profiles.py"),
-    Mutant("engine/work.py", "for spec in stage.attacks]", "for spec in stage.attacks[:1]]", "test_profiles.py test_curve.py"),
-    Mutant("engine/work.py", "stop=not nearest,", "stop=True,", "test_audit.py test_curve.py"),
-    Mutant("engine/work.py", "threat.minimal() if measure else threat,", "threat,", "test_audit.py test_curve.py"),
+    Mutant(
+        "engine/work.py",
+        "        _recall(oracle, task.known, ids)\n",
+        "",
+        "test_audit.py::test_a_stage_that_measures_starts_from_what_is_known",
+    ),
+    Mutant(
+        "engine/work.py",
+        "for spec in stage.attacks]",
+        "for spec in stage.attacks[:1]]",
+        "test_curve.py::test_distances_of_a_linear_model_are_the_known_ones",
+    ),
+    Mutant(
+        "engine/work.py", "stop=not nearest,", "stop=True,", "test_curve.py::test_distances_of_a_linear_model_are_the_known_ones"
+    ),
+    Mutant(
+        "engine/work.py",
+        "threat.minimal() if measure else threat,",
+        "threat,",
+        "test_audit.py::test_a_linear_model_is_broken_exactly_where_theory_says",
+    ),
     Mutant(
         "engine/work.py",
         ", rejected=self.prepared.judge.model.rejected)",
@@ -387,13 +530,13 @@ MUTANTS = [
         "engine/certified.py",
         "return [step, *profile.compose(threat, model)]",
         "return [step, *profile.compose(threat, model)[1:]]",
-        "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
+        "test_profiles.py::test_a_certificate_goes_before_the_whole_profile",
     ),
     Mutant(
         "engine/profiles.py",
         'return [*(step for step in own if step.kind != "measure"), *more, *measures]',
         "return own",
-        "test_cli.py::test_an_attack_of_other_options_and_goals test_profiles.py test_interop.py",
+        "test_profiles.py::test_attacks_of_the_callers_decide_too",
     ),
     Mutant(
         "engine/profiles.py",
@@ -405,7 +548,7 @@ MUTANTS = [
         "engine/profiles.py",
         "classes = model.classes - (model.rejected is not None)",
         "classes = model.classes",
-        "test_profiles.py test_detectors.py",
+        "test_profiles.py::test_few_classes_get_another_loss_and_the_stage_says_so",
     ),
     Mutant(
         "engine/profiles.py",
@@ -417,7 +560,7 @@ MUTANTS = [
         "engine/plan.py",
         "if all(stage.inapplicable for stage in deciding) and not (stages and not deciding):",
         "if False:",
-        "test_audit.py test_models.py test_profiles.py test_defend.py",
+        "test_profiles.py::test_where_no_attack_can_be_run_nothing_is",
     ),
     Mutant(
         "engine/plan.py",
@@ -450,7 +593,10 @@ MUTANTS = [
         "attacks/base.py",
         "for _ in range(self.restarts))",
         "for _ in range(1))",
-        "test_apgd_fab.py test_fixed_budget.py test_oracle.py test_profiles.py",
+        (
+            "test_conformance.py::test_restarts_never_lose_a_success[pgd-linf:0.03] "
+            "test_apgd_fab.py::test_apgd_starts_on_the_surface_of_the_ball_and_restarts_elsewhere"
+        ),
     ),
     Mutant(
         "store/verdict.py",
@@ -628,14 +774,24 @@ MUTANTS = [
         "return g.sign_().mul_(move).add_(p)",
         "test_conformance.py::test_points_lie_in_set_and_box[pgd-flow:0.2]",
     ),
-    Mutant("threat/transform.py", "torch.where(fixed & (ratio > 0), torch.inf, ratio)", "ratio", "test_transforms.py"),
+    Mutant(
+        "threat/transform.py",
+        "torch.where(fixed & (ratio > 0), torch.inf, ratio)",
+        "ratio",
+        "test_transforms.py::test_a_parameter_that_is_not_the_adversarys_may_not_move",
+    ),
     Mutant(
         "threat/composite.py",
         "/ part.epsilon for part, point in points]).amax(0)",
         "/ part.epsilon for part, point in points]).amin(0)",
-        "test_perceptual.py test_transforms.py",
+        (
+            "test_transforms.py::test_points_are_in_the_set_where_their_largest_ratio_is "
+            "test_transforms.py::test_a_composite_needs_less_of_each"
+        ),
     ),
-    Mutant("threat/composite.py", "x = x + (point - x0)", "x = x", "test_transforms.py test_perceptual.py"),
+    Mutant(
+        "threat/composite.py", "x = x + (point - x0)", "x = x", "test_transforms.py::test_a_composite_transforms_and_then_adds"
+    ),
     Mutant(
         "threat/goal.py",
         "stays = torch.maximum(stays, logits[:, self.rejected])",
@@ -660,7 +816,12 @@ MUTANTS = [
         "math.log(self.below)",
         "test_threats.py::test_a_margin_is_positive_exactly_where_the_goal_is_reached",
     ),
-    Mutant("threat/goal.py", "return gap - self.surplus if self.surplus else gap", "return gap", "test_carlini.py"),
+    Mutant(
+        "threat/goal.py",
+        "return gap - self.surplus if self.surplus else gap",
+        "return gap",
+        "test_carlini.py::test_a_surplus_comes_off_every_margin",
+    ),
     Mutant(
         "threat/goal.py",
         "torch.logaddexp(pick(logits, aim.y), logits[:, self.rejected])",
@@ -697,9 +858,23 @@ MUTANTS = [
         "(at & (at.cumsum(1) < spare))",
         "test_geometry.py::test_l0_ties_fall_to_the_first test_geometry.py::test_l0_projection_against_enumeration",
     ),
-    Mutant("geometry/linf.py", "key = (epsilon, low, high, x0._version)", "key = (low, high, x0._version)", "test_geometry.py"),
+    Mutant(
+        "geometry/linf.py",
+        "key = (epsilon, low, high, x0._version)",
+        "key = (low, high, x0._version)",
+        (
+            "test_geometry.py::test_projection_lands_stays_and_is_nearest "
+            "test_geometry.py::test_projection_is_the_identity_inside "
+            "test_geometry.py::test_per_row"
+        ),
+    ),
     Mutant("geometry/linf.py", "key = (epsilon, low, high, x0._version)", "key = (epsilon, low, high)", "test_geometry.py"),
-    Mutant("geometry/solve.py", "turned = torch.ones_like(v).copysign_(v)", "turned = torch.ones_like(v)", "test_geometry.py"),
+    Mutant(
+        "geometry/solve.py",
+        "turned = torch.ones_like(v).copysign_(v)",
+        "turned = torch.ones_like(v)",
+        "test_geometry.py::test_projection_against_scipy",
+    ),
     Mutant(
         "geometry/l1.py",
         "kept = max(1, size.shape[1] - math.floor(self.quantile * size.shape[1]))",
@@ -863,7 +1038,7 @@ MUTANTS = [
         "certificates/region.py",
         "return found - 2 * gamma(summed(A.shape[2:]), A.dtype) * dot(size, self.box.magnitude + radius)",
         "return found",
-        "test_certificates.py::test_float32_is_outside_of_float64",
+        "test_certificates.py::test_a_bound_over_the_input_is_below_the_exact_one",
     ),
     Mutant(
         "certificates/region.py",
@@ -965,9 +1140,21 @@ MUTANTS = [
         "defend/base.py",
         'twin.model, twin._stream = self.model.drawn(stream.at("behind")), stream',
         "twin.model, twin._stream = self.model, stream",
-        "test_defend.py test_defences.py",
+        (
+            "test_defend.py::test_defences_stack_and_keep_the_contract "
+            "test_defend.py::test_draws_are_each_rows_own "
+            "test_defend.py::test_outcomes_do_not_depend_on_batch_mates"
+        ),
     ),
-    Mutant("defend/bpda.py", "    twin.differentiable = False\n", "", "test_defend.py"),
+    Mutant(
+        "defend/bpda.py",
+        "    twin.differentiable = False\n",
+        "",
+        (
+            "test_defend.py::test_bpda_passes_the_layers_that_are_named "
+            "test_defend.py::test_nothing_is_told_of_what_is_well_or_declared"
+        ),
+    ),
     Mutant(
         "detectors/guarded.py",
         "excess = self.gain * (score.double() - self.threshold)",
@@ -993,14 +1180,29 @@ MUTANTS = [
         "threat/wasserstein.py",
         "return (good & stays).flatten(1).all(1) & (self.distance(p, x0) <= self.epsilon * (1 + 1e-6))",
         "return (good & stays).flatten(1).all(1)",
-        "test_wasserstein.py test_transforms.py",
+        (
+            "test_transforms.py::test_projected_plans_lie_in_the_ball_and_the_box "
+            "test_transforms.py::test_plans_move_brightness_and_pay_for_distance "
+            "test_transforms.py::test_points_are_in_the_set_where_their_largest_ratio_is"
+        ),
     ),
-    Mutant("threat/wasserstein.py", "& (exact >= 0).all(1) &", "&", "test_wasserstein.py test_transforms.py"),
+    Mutant(
+        "threat/wasserstein.py",
+        "& (exact >= 0).all(1) &",
+        "&",
+        (
+            "test_transforms.py::test_plans_move_brightness_and_pay_for_distance "
+            "test_transforms.py::test_projected_plans_lie_in_the_ball_and_the_box"
+        ),
+    ),
     Mutant(
         "threat/spatial.py",
         "return sample(x0, y + (u * sine - v * less - dy), x + (-v * sine - u * less - dx), black)",
         "return sample(x0, y + (u * sine - v * less - dy), x + (-v * sine - u * less), black)",
-        "test_transforms.py",
+        (
+            "test_transforms.py::test_whole_shifts_move_pixels_to_the_bit "
+            "test_transforms.py::test_half_shifts_are_means_of_neighbours"
+        ),
     ),
     Mutant(
         "engine/transfers.py",

@@ -80,6 +80,18 @@ def test_a_linear_model_is_broken_exactly_where_theory_says():
         assert np.median(threat.distance / truth) < 1.1
 
 
+def test_a_stage_that_measures_starts_from_what_is_known():
+    """By scores alone it is a bisection, which finds nothing by itself: of every success it leaves a nearer one."""
+    x = torch.rand(8, 1, 3, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    module = Linear(torch.linspace(-1, 1, 24).view(2, 12), torch.tensor([0.0, -5.5])).eval()
+    found = mohs.audit(module, (x, module(x).argmax(1)), threats=["linf:0.3+knowledge:scores"], profile="quick", rows=16)
+    records = found.run.records().to_pandas()
+    first, last = (records[records.attack == name].set_index("id").distance for name in ("parsimonious", "curve"))
+    assert len(first) == len(last) == 8
+    assert (first < np.inf).sum() >= 4
+    assert (last[first < np.inf] < first[first < np.inf]).all()
+
+
 def test_robust_accuracy_of_random_labels_is_what_survives(result):
     assert result.clean_accuracy == 35 / 40
     assert set(result.robust_accuracy) == {"linf:0.05", "l2:0.3"}

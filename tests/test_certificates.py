@@ -273,6 +273,18 @@ def test_a_region_holds_what_the_set_forgives(threat: str) -> None:
     assert region.ball is None or region.ball.radius >= far
 
 
+@pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.5"])
+def test_a_bound_over_the_input_is_below_the_exact_one(threat: str) -> None:
+    """float32 rounds as often up as down, and what is said to be least must never come out above."""
+    generator = torch.Generator().manual_seed(0)
+    x, A = torch.rand(50, 300, generator=generator), torch.randn(50, 4, 300, generator=generator)
+    region = region_of(parse_threat(threat), x)
+    ball = region.ball and region.ball._replace(center=x.double())
+    exact = Region(Box(*(side.double() for side in region.box)), ball).lower(A.double(), sound=False)
+    assert bool((region.lower(A).double() <= exact).all())
+    assert bool((region.lower(A, sound=False).double() > exact).any())
+
+
 @pytest.mark.parametrize("activation", [SIGMOID, TANH, SILU, GELU, ELU, softplus(2.0)], ids=lambda a: a.name)
 def test_a_smooth_activation_stays_between_its_lines_off_the_grid(activation: Smooth) -> None:
     """Less the tangent's slope it has its extremum where the tangent touches: here in the middle of a cell of the grid."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 import mohs
 from mohs.attacks import APGD, FABT, AnnealFlip, APGDTargeted, NoisyCopies, SpatialGrid, Square
 from mohs.attacks.gradient.apgd import towards
-from mohs.engine.profiles import PROFILES, Step, find_profile, outline, sighted
+from mohs.certificates import Crown
+from mohs.engine.certified import certified, certifying
+from mohs.engine.profiles import PROFILES, Step, TenClasses, find_profile, joined, outline, sighted
 from mohs.errors import RequestError, UnknownName
 from mohs.jobs import make_job
 from mohs.losses import cross_entropy, dlr, dlr_targeted, logit_difference
@@ -81,8 +84,10 @@ def test_a_random_model_gets_the_rand_version():
     [(10, dlr, dlr_targeted), (4, dlr, dlr_targeted), (3, dlr, logit_difference), (2, logit_difference, logit_difference)],
 )
 def test_few_classes_get_another_loss_and_the_stage_says_so(classes: int, short, targeted):
-    for profile in ("standard", "deep", "quick"):
-        for step in decisions(composed(profile, "linf", model(classes))):
+    refusing = model(classes + 1)
+    refusing.rejected = classes  # which no attack may reach
+    for profile, of in product(("standard", "deep", "quick"), (model(classes), refusing)):
+        for step in decisions(composed(profile, "linf", of)):
             (attack,) = step.attacks
             if type(attack) is APGDTargeted and step.name != "apgd-margin":
                 assert attack.loss is targeted
@@ -158,6 +163,16 @@ def test_an_audit_by_scores_says_what_it_is():
     assert plan.profile["name"] == "scores"
     assert "asked for as `quick`" in plan.profile["words"]
     assert [stage.inapplicable for stage in plan.threats[0].stages] == [None] * 3
+
+
+def test_where_no_attack_can_be_run_nothing_is():
+    class Labels(TorchModel):
+        gives = Knowledge.LABEL
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 10)).eval()
+    x = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RequestError, match="no attack of `quick` can be run"):
+        make_job(Labels(module, classes=10), (x, module(x).argmax(1)), threats=["linf:0.1"], profile="quick")
 
 
 def test_scores_asks_for_no_gradient():
@@ -403,3 +418,21 @@ def test_an_audit_of_rotations_runs():
     assert threat.boundary > 0
     assert bool((threat.distance[threat.status == "broken"] <= 1 + 1e-6).all())
     assert "rotate the image by up to 30 degrees" in threat.words
+
+
+def test_a_certificate_goes_before_the_whole_profile():
+    threat = parse_threat("linf:0.1")
+    for name in ("quick", "standard", "deep"):
+        plain = find_profile(name)
+        step, *others = certified(plain, Crown()).compose(threat, TenClasses())
+        assert (step.kind, step.name) == ("prove", "crown")
+        assert others == plain.compose(threat, TenClasses())
+    assert [step.kind for step in certifying(Crown()).compose(threat, TenClasses())] == ["prove"]
+
+
+def test_attacks_of_the_callers_decide_too():
+    plain, more = composed("quick", "linf"), [FABT(steps=5), Square(queries=10)]
+    steps = joined(find_profile("quick"), more).compose(THREATS["linf"], model())
+    assert decisions(steps)[: len(decisions(plain))] == decisions(plain)
+    assert [step.attacks for step in decisions(steps)[len(decisions(plain)) :]] == [(attack,) for attack in more]
+    assert steps[-1] == plain[-1]
