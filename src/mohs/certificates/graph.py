@@ -112,8 +112,8 @@ def trace(module: nn.Module, x: Tensor, *, rows: int = TRACED, ranking: bool = F
 
 
 class Live(nn.Module):
-    """The operators of a network as it is at each call: bounds of them are differentiable in its weights. In training mode, layers
-    normalise by the statistics of the examples that it is called with."""
+    """The operators of a network as it is at each call: bounds of them are differentiable in its weights. In training mode,
+    layers normalise by the statistics of the examples that it is called with."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
