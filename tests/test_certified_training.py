@@ -225,6 +225,8 @@ def test_what_it_cannot_train_is_refused_before_anything_is_written(tmp_path: Pa
         harden(nn.Sequential(relu(8), Sine()), data(64), recipe="ibp", threat="linf:0.1", batch=32, out=out)
     with pytest.raises(RequestError, match="between"):
         harden(relu(8), data(64), recipe="ibp", warmup=0.7, threat="linf:0.1", batch=32, out=out)
+    with pytest.raises(RequestError, match="from 0 to 1, and is 2"):
+        harden(relu(8), data(64), recipe="crown-ibp", beta=2.0, threat="linf:0.1", batch=32, out=out)
     assert not out.exists()
 
 

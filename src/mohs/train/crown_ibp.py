@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mohs.certificates.backward import substitute
+from mohs.errors import RequestError
+from mohs.threat import Threat
 from mohs.train.batch import Batch
 from mohs.train.ibp import IBP, reached
 
@@ -24,8 +26,13 @@ class CROWNIBP(IBP):
     beta: float = 0.0
 
     paper = "Zhang et al., ICLR 2020, arXiv:1906.06316"
-    cost = "6F+6Bw, and c classes' substitution, 2c(F+Bw), about, until epsilon is grown"
-    purpose = "as `ibp`, and steadier where epsilon is large"
+    cost = "6F+4Bw, and until epsilon is grown c(F+2Bw) more, c classes, about"
+    purpose = "as `ibp`, from tighter bounds while epsilon grows"
+
+    def check(self, threat: Threat | None) -> None:
+        super().check(threat)
+        if not 0 <= self.beta <= 1:
+            raise RequestError(f"beta weighs the bounds of CROWN, from 0 to 1, and is {self.beta:g}")
 
     def least(self, batch: Batch, grown: float) -> Tensor:
         bounds, functions = reached(batch, grown)

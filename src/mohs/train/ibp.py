@@ -35,7 +35,7 @@ class IBP(Recipe):
     ramp: float = 0.6
 
     paper = "Gowal et al., ICCV 2019, arXiv:1810.12715"
-    cost = "6F+6Bw, about"
+    cost = "6F+4Bw, about"
     purpose = "a network of which `mohs certify` proves much, at some loss of accuracy"
     sets = ("linf",)
     mixes = False
