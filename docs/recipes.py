@@ -23,7 +23,7 @@ from mohs.train import MODIFIERS
 PAGE, MEASURED = Path(__file__).parent / "train.md", Path(__file__).parent / "recipes.json"
 FROM, TO = "<!-- recipes: written by `python -m docs.recipes` -->", "<!-- end of recipes -->"
 SETTINGS: dict[str, Any] = {"epochs": 30, "batch": 64, "rate": 0.05}
-THREATS = {"perceptual": "perceptual:0.5", "smooth-adv": "l2:0.5", "macer": "l2:0.5", "gaussian": "l2:0.5"}
+THREATS = {"perceptual": "perceptual:0.5", "smooth-adv": "l2:0.5", "macer": "l2:0.5", "gaussian": "l2:0.5", "ibp": "linf:0.1", "crown-ibp": "linf:0.1"}
 OPTIONS: dict[str, dict[str, Any]] = {name: {"others": "l2:1"} for name in ("max", "avg", "msd")}
 AROUND = "pgd"  # what a modifier is shown on
 
@@ -36,9 +36,8 @@ def run(name: str) -> dict[str, Any]:
         found = harden(
             "mlp", "digits:train", out=Path(folder) / "out", test="digits", recipe=recipe, threat=threat, **SETTINGS, **options
         )
-        assert found.after is not None
-        (robust,) = found.after.robust_accuracy.values()
-        return {"threat": threat, "clean": round(found.after.clean_accuracy, 4), "robust": round(robust, 4)}
+        shares = {name.removesuffix("_accuracy"): round(share, 4) for name, share in found.facts["after"].items()}
+        return {"threat": threat, **shares}
 
 
 def measured() -> dict[str, dict[str, Any]]:
@@ -55,9 +54,13 @@ def table() -> str:
     for row in listed():
         found = known.get(row["name"].removeprefix("+"))
         shown = f"{AROUND}{row['name']}" if row["name"].startswith("+") else row["name"]
-        came = f"{found['threat']}: {found['clean']:.1%}, {found['robust']:.1%}" if found else "not measured"
+        came = f"{found['threat']}: {found['clean']:.1%}, {found['robust']:.1%}{_proved(found)}" if found else "not measured"
         lines.append(f"| `{shown}` | {row['for']} | {row['cost']} | {came} | {linked(row['paper'])} |")
     return "\n".join(lines)
+
+
+def _proved(found: dict[str, Any]) -> str:
+    return f", proved {found['proved']:.1%}" if "proved" in found else ""
 
 
 def page() -> str:

@@ -109,7 +109,8 @@ class Hardened:
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        """A row an epoch: loss, rate, seconds, clean and robust accuracy on the held-out part, and what happened."""
+        """A row an epoch: loss, rate, seconds, clean and robust accuracy on the held-out part, what recipes of certified training
+        prove of it, and what happened."""
         return self.standing.history
 
 
@@ -182,6 +183,7 @@ def make_job(
     for modifier in modifiers:
         network, whole = modifier.architecture(network), modifier.around(whole)
     _check(network, examples, recipe, training, classes)
+    whole.suits(network, examples.x[: training.batch])
     if against is not None:
         against = _facing(against, network.eval(), examples.x, classes, request)
         against.check(examples.x[:64])
@@ -354,7 +356,7 @@ def trainer(job: Job, folder: Path) -> Trainer:
         task.network.load_state_dict(standing.best)
         return task.network.eval().requires_grad_(False)
 
-    return Trainer(train, job.task.x, job.task.y, job.request.bounds)
+    return Trainer(job.task.network, train, job.task.x, job.task.y, job.request.bounds)
 
 
 def _anew(network: nn.Module, seed: int, name: str) -> nn.Module:
@@ -381,14 +383,26 @@ def _audit(job: Job, folder: Path, watch: Watcher | None) -> Result | None:
         if Run.open(folder).complete:
             return Result(Run.open(folder))
         return resume(folder, model=network, data=data, threats=[threat], watch=watch)
-    return audit(network, data, threats=[threat], profile=job.request.profile, out=folder, watch=watch, bounds=job.request.bounds)
+    return audit(
+        network,
+        data,
+        threats=[threat],
+        profile=job.request.profile,
+        certify=job.task.recipe.certified,
+        method="interval",
+        out=folder,
+        watch=watch,
+        bounds=job.request.bounds,
+    )
 
 
 def _scores(result: Result | None) -> dict[str, float] | None:
+    """Shares of the examples; what is proved too, where the audit had a certificate."""
     if result is None:
         return None
-    (robust,) = result.robust_accuracy.values()
-    return {"clean_accuracy": result.clean_accuracy, "robust_accuracy": robust}
+    (robust,), (threat,) = result.robust_accuracy.values(), result.verdict.threats
+    proved = {} if threat.certified is None else {"proved_accuracy": threat.certified.low}
+    return {"clean_accuracy": result.clean_accuracy, "robust_accuracy": robust, **proved}
 
 
 def _fingerprint(network: nn.Module) -> str:

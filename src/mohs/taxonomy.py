@@ -138,6 +138,10 @@ RECIPES = {
         ["gaussian", "smooth-adv", "macer"],
         Place(("2.2.5 randomized smoothing",), "defences, testing: robustness improvements", ("AML.M0003",)),
     ),
+    **dict.fromkeys(
+        ["ibp", "crown-ibp"],
+        Place(("2.2.5 formal verification",), "defences, testing: robustness improvements", ("AML.M0003",)),
+    ),
 }
 CERTIFICATES = {
     "smoothing": Place(("2.2.5 randomized smoothing",), "defences, testing: robustness metrics", ("AML.M0008",)),

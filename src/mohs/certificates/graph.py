@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functionalize
+from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mohs.certificates import affine
@@ -103,22 +103,59 @@ def trace(module: nn.Module, x: Tensor, *, rows: int = TRACED, ranking: bool = F
     """The operators of a module in evaluation mode. rows: that it is called with; ranking: leave out what comes last and
     keeps the order of the classes. Raises Unsupported."""
     x = x[torch.arange(rows) % len(x)].detach()
-
-    def call(x: Tensor) -> Tensor:
-        out = module(x)
-        return getattr(out, "logits", out)  # type: ignore[no-any-return]
-
-    try:
-        with torch.no_grad():
-            graph = make_fx(functionalize(call, remove="mutations"), record_module_stack=True)(x)
-    except Exception as error:  # tracing runs the caller's code, which may raise anything
-        raise ModelError(f"the model cannot be traced to operators: {str(error).splitlines()[0][:200]}") from error
-    network = _Builder(x).build(graph, ranking)
     with torch.no_grad():
-        here, there = network.logits(x), call(x)
+        network = _Builder(x).build(captured(module, x), [w.detach() for w in weights(module).values()], ranking)
+        here, there = network.logits(x), _logits(module(x))
     if not ranking and float((here - there).abs().max()) > AGREE * float(there.abs().max().clamp_min(1e-12)):
         raise ModelError("the graph of the model does not compute what the model does: its code depends on its input's values")
     return network
+
+
+class Live(nn.Module):
+    """The operators of a network as it is at each call: bounds of them are differentiable in its weights. In training mode,
+    layers normalise by the statistics of the examples that it is called with."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.captured: dict[tuple[torch.Size, bool], fx.GraphModule] = {}
+
+    def forward(self, x: Tensor) -> Network:
+        """x: [n, *input]. Raises Unsupported, or ModelError where the network cannot be traced, or draws."""
+        key = x.shape, self.network.training
+        if key not in self.captured:
+            graph = captured(self.network, x)
+            drawn = next((node for node in graph.graph.nodes if torch.Tag.nondeterministic_seeded in _tags(node)), None)
+            if drawn is not None:
+                raise ModelError(
+                    f"the network draws ({_name(drawn)}), as dropout does, and a bound of it says nothing: take that out"
+                )
+            self.captured[key] = graph
+        return _Builder(x, live=True).build(self.captured[key], weights(self.network).values())
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def captured(module: nn.Module, x: Tensor) -> fx.GraphModule:
+    """What a module in its mode computes of its weights and of x [n, *input], for n rows; nothing of it is changed."""
+
+    copies = {name: weight.detach().clone() for name, weight in weights(module).items()}
+
+    def call(x: Tensor, *given: Tensor) -> Tensor:
+        return _logits(functional_call(module, dict(zip(copies, given, strict=True)), (x,)))
+
+    try:
+        with torch.no_grad():
+            return make_fx(functionalize(call, remove="mutations"), record_module_stack=True)(x, *copies.values())
+    except Exception as error:  # tracing runs the caller's code, which may raise anything
+        raise ModelError(f"the model cannot be traced to operators: {str(error).splitlines()[0][:200]}") from error
+
+
+def _logits(out: Any) -> Tensor:
+    return getattr(out, "logits", out)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -130,18 +167,21 @@ class _Ref:
 
 
 class _Builder:
-    def __init__(self, x: Tensor) -> None:
-        self.nodes = [Node(Input(), (), tuple(x.shape[1:]))]
-        self.input = _Ref(0, x)
+    """live: normalisation by the statistics of its batch is by those of x; without it, such a layer has no bound."""
 
-    def build(self, graph: fx.GraphModule, ranking: bool) -> Network:
+    def __init__(self, x: Tensor, live: bool = False) -> None:
+        self.nodes = [Node(Input(), (), tuple(x.shape[1:]))]
+        self.input, self.live = _Ref(0, x), live
+
+    def build(self, graph: fx.GraphModule, weights: Iterable[Tensor], ranking: bool = False) -> Network:
         env: dict[fx.Node, Any] = {}
+        given: Iterator[Tensor | _Ref] = iter((self.input, *weights))
         end = graph.graph.output_node().args[0]
         while ranking and isinstance(end, fx.Node) and end.target in _RANKING:
             end = end.args[0]
         for node in graph.graph.nodes:
             if node.op == "placeholder":
-                env[node] = self.input
+                env[node] = next(given)
             elif node.op == "get_attr":
                 env[node] = operator.attrgetter(str(node.target))(graph).detach()
             elif node.op == "call_function":
@@ -185,6 +225,10 @@ def _flat(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return _flat(list(value.values()))
     return [leaf for part in value for leaf in _flat(part)] if isinstance(value, list | tuple) else [value]
+
+
+def _tags(node: fx.Node) -> Sequence[torch.Tag]:
+    return getattr(node.target, "tags", ())
 
 
 def _name(node: fx.Node) -> str:
@@ -274,7 +318,10 @@ def _batch_norm(
     build: _Builder, x: _Ref, weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, *rest: Any
 ) -> list[Any]:
     training, eps = (rest[0], rest[2]) if isinstance(rest[0], bool) else (False, rest[1])
-    if training or mean is None:
+    if training and build.live:
+        over = [0, *range(2, x.sample.ndim)]
+        mean, var = x.sample.mean(over), x.sample.var(over, correction=0)
+    elif training or mean is None:
         raise NotImplementedError("by the statistics of its batch")
     scale = (var.double() + eps).rsqrt() * (1.0 if weight is None else weight.double())
     shift = -mean.double() * scale + (0.0 if bias is None else bias.double())

@@ -156,6 +156,7 @@ def _watching(folder: Path) -> Iterator[Callable[[Epoch], None]]:
         def watch(epoch: Epoch) -> None:
             scored = epoch.validated
             standing = f"loss {epoch.loss:.3f}, clean {scored.clean:.1%}, robust {scored.robust:.1%}"
+            standing += "" if scored.proved is None else f", proved {scored.proved:.1%}"
             bars.update(task, completed=epoch.number, total=epoch.of, standing=standing)
             if not errors.is_terminal or epoch.note.startswith(("broke", "no better")):
                 errors.print(

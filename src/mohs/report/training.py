@@ -16,16 +16,22 @@ Facts = Mapping[str, Any]
 
 
 def table(facts: Facts) -> Table:
-    """Clean and robust accuracy, before and after."""
+    """Clean, robust and proved accuracy, before and after."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("", "clean", "robust"):
+    heads = ("clean", "robust", "proved") if proves(facts) else ("clean", "robust")
+    for head in ("", *heads):
         shown.add_column(head, justify="right" if head else "left")
     for name in ("before", "after"):
         if facts[name] is not None:
-            shown.add_row(name, words.percent(facts[name]["clean_accuracy"]), words.percent(facts[name]["robust_accuracy"]))
+            shown.add_row(name, *(words.percent(facts[name][f"{head}_accuracy"]) for head in heads))
     if facts["after"] is None:
         shown.add_row("held out", words.percent(facts["epochs"][facts["best_epoch"] - 1]["clean"]), "no threat given")
     return shown
+
+
+def proves(facts: Facts) -> bool:
+    """Whether the recipe aims at proofs."""
+    return facts["after"] is not None and "proved_accuracy" in facts["after"]
 
 
 def headline(facts: Facts) -> str:
@@ -35,7 +41,8 @@ def headline(facts: Facts) -> str:
         return f"Trained by {facts['recipe']}; no threat was given, and so robustness was not measured"
     now = words.percent(after["robust_accuracy"])
     went = "is" if before is None else f"went from {words.percent(before['robust_accuracy'])} to"
-    return f"Robust accuracy at {facts['threat']} {went} {now}, under {facts['profile']}"
+    proved = f"; intervals prove {words.percent(after['proved_accuracy'])}" if proves(facts) else ""
+    return f"Robust accuracy at {facts['threat']} {went} {now}, under {facts['profile']}{proved}"
 
 
 def render(facts: Facts) -> str:
@@ -46,12 +53,13 @@ def render(facts: Facts) -> str:
         lines = {name: [float(row[name]) for row in facts["epochs"]] for name in names}
         return picture({"x": epochs, "lines": lines, "across": "epoch", "up": up, "bars": False})
 
-    shares = ("clean", "robust") if facts["after"] is not None else ("clean",)
+    shares = ("clean",) if facts["after"] is None else ("clean", "robust", "proved") if proves(facts) else ("clean", "robust")
     return (
         environment()
         .get_template("training.html.j2")
         .render(
             facts=facts,
+            proves=proves(facts),
             headline=headline(facts),
             accuracy=drawn(shares, "held-out accuracy: " + ", ".join(shares)),
             loss=drawn(("loss",), "training loss"),

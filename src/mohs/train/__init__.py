@@ -30,6 +30,8 @@ RECIPES = {
     "gaussian": "mohs.train.noise:Gaussian",
     "smooth-adv": "mohs.train.smoothed:SmoothAdv",
     "macer": "mohs.train.smoothed:MACER",
+    "ibp": "mohs.train.ibp:IBP",
+    "crown-ibp": "mohs.train.crown_ibp:CROWNIBP",
     "alp": "mohs.train.alp:ALP",
     "distillation": "mohs.train.distillation:Distillation",
 }

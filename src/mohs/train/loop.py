@@ -208,11 +208,13 @@ class _Loop:
 
     def _validate(self) -> Score:
         task, threat = self.task, self.task.threat and facing(self.task.threat, self.used)
-        return score(self.used, task.held_x, task.held_y, threat, self.training.seed, self.fabric.device)
+        seed, device, prove = self.training.seed, self.fabric.device, self.recipe.certified
+        return score(self.used, task.held_x, task.held_y, threat, seed, device, prove)
 
     def _judge(self, validated: Score) -> str:
         """Note the best epoch; what is to be said of this one."""
         standing, value = self.standing, validated.robust if self.recipe.by_robustness else validated.clean
+        value = value if validated.proved is None else validated.proved
         if value > standing.best_score:
             standing.best_epoch, standing.best_score = standing.epoch, value
             standing.best = {name: v.detach().clone().cpu() for name, v in self.used.state_dict().items()}
@@ -220,8 +222,8 @@ class _Loop:
         broke = value < standing.best_score - BROKE_DOWN and standing.returns < MOST_RETURNS
         if self.training.guard and broke and self.recipe.calmer() is not None:
             return f"broke down from {standing.best_score:.1%} to {value:.1%} robust: goes back, calmer"
-        patience = self.training.patience
-        if patience is not None and standing.epoch - standing.best_epoch >= patience:
+        patience, since = self.training.patience, max(standing.best_epoch, int(self.recipe.settled * self.passes))
+        if patience is not None and standing.epoch - since >= patience:
             standing.stopped = True
             return f"no better for {patience} epochs: stopped"
         return ""
@@ -309,5 +311,6 @@ def _row(epoch: Epoch) -> dict[str, Any]:
         "seconds": epoch.seconds,
         "clean": scored.clean,
         "robust": scored.robust,
+        **({} if scored.proved is None else {"proved": scored.proved}),
         "note": epoch.note,
     }

@@ -17,9 +17,10 @@ from mohs.train.batch import Batch
 
 @dataclass(frozen=True)
 class Trainer:
-    """What a recipe may make its aids of. fit: (name, recipe) -> another network of the same kind, trained first on the same
-    data, in a folder of that name; frozen. x [n, *input], y [n]: the data, in `bounds`."""
+    """What a recipe may make its aids of. network: that is trained, in place. fit: (name, recipe) -> another of the same kind,
+    trained first on the same data, in a folder of that name; frozen. x [n, *input], y [n]: the data, in `bounds`."""
 
+    network: nn.Module
     fit: Callable[[str, Recipe], nn.Module]
     x: Tensor
     y: Tensor
@@ -51,6 +52,16 @@ class Recipe(Settings, ABC):
         return 1
 
     @property
+    def certified(self) -> bool:
+        """Whether it aims at proofs: its best epoch is that of what intervals prove, and the audits say what they prove."""
+        return False
+
+    @property
+    def settled(self) -> float:
+        """The share of the training from which on epochs compare: until then its task grows harder."""
+        return 0.0
+
+    @property
     def by_robustness(self) -> bool:
         """Whether its best epoch is that of robust accuracy, not of clean."""
         return self.hardens and self.sets != ()
@@ -69,6 +80,9 @@ class Recipe(Settings, ABC):
             raise RequestError(f"{type(self).__name__} trains against a threat: give --threat, such as linf:8/255")
         if threat is not None and self.sets and threat.name not in self.sets:
             raise RequestError(f"{type(self).__name__} hardens against {', '.join(self.sets)}, and the threat is {threat}")
+
+    def suits(self, network: nn.Module, x: Tensor) -> None:
+        """Raise ModelError where it cannot train a network on examples x [n, *input]."""
 
     def calmer(self) -> Self | None:
         """What training goes on with after robust accuracy broke down; None: as it is."""
@@ -119,6 +133,14 @@ class Around(Recipe):
         return self.of.updates
 
     @property
+    def certified(self) -> bool:
+        return self.of.certified
+
+    @property
+    def settled(self) -> float:
+        return self.of.settled
+
+    @property
     def by_robustness(self) -> bool:
         return self.of.by_robustness
 
@@ -130,6 +152,9 @@ class Around(Recipe):
 
     def check(self, threat: Threat | None) -> None:
         self.of.check(threat)
+
+    def suits(self, network: nn.Module, x: Tensor) -> None:
+        self.of.suits(network, x)
 
     def calmer(self) -> Self | None:
         of = self.of.calmer()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mohs.certificates import Interval
 from mohs.rng import Stream
 from mohs.threat import Threat
 from mohs.train.batch import Batch, crafting
@@ -18,17 +19,20 @@ AT_ONCE = 256
 
 class Score(NamedTuple):
     """Shares of the held-out examples, 0 to 1; robust: right at the last point of PGD-10, too; clean where there is no threat.
-    flat: whether the network gives every example the same scores."""
+    proved: what intervals prove, where that was asked for. flat: whether the network gives every example the same scores."""
 
     clean: float
     robust: float
+    proved: float | None = None
     flat: bool = False
 
 
-def score(network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed: int, device: torch.device) -> Score:
+def score(
+    network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed: int, device: torch.device, prove: bool = False
+) -> Score:
     """The same draws at every call, so that epochs compare."""
     n = min(len(x), MOST)
-    scores, attacked = [], []
+    scores, attacked, proved = [], [], None
     with crafting(network):
         for rows in torch.arange(n).split(AT_ONCE):
             batch = Batch(
@@ -43,10 +47,13 @@ def score(network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed:
             if threat is not None:
                 point = batch.ascend(batch.misled, batch.random_point(), steps=STEPS, step_size=STEP_SIZE)
                 attacked.append(_scores(batch, batch.shown(point)))
+        if threat is not None and prove:
+            least = Interval()(network, x[:n].to(device), y[:n].to(device), threat=threat)
+            proved = float((least > 0).all(1).double().mean())
     clean = torch.cat(scores)
     robust = torch.cat(attacked) if attacked else clean
     right, withstood = (int((logits.argmax(1) == y[:n]).sum()) / n for logits in (clean, robust))
-    return Score(right, withstood, flat=n > 1 and bool((clean == clean[:1]).all()))
+    return Score(right, withstood, proved, flat=n > 1 and bool((clean == clean[:1]).all()))
 
 
 def _scores(batch: Batch, x: Tensor) -> Tensor:
