@@ -1,6 +1,6 @@
 """Training, measured, one JSON line each:
 
-python -m benchmarks.training cost | digits RECIPE SEED | proved DATA RECIPE SEED | cifar SEED | kills N
+python -m benchmarks.training cost | epochs RECIPE | digits RECIPE SEED | proved DATA RECIPE SEED | cifar SEED | kills N
 """
 
 from __future__ import annotations
@@ -147,6 +147,8 @@ def proved(data: str, recipe: str, seed: int) -> dict[str, Any]:
     }
 
 
+IMAGES = 5120  # of an epoch whose cost is measured
+
 COST = {  # passes of a step: F, Bx (backward to the input), Bw (to the weights)
     "standard": (1, 0, 1),
     "fast": (2, 2, 1),
@@ -154,54 +156,77 @@ COST = {  # passes of a step: F, Bx (backward to the input), Bw (to the weights)
     "trades": (10, 9, 2),
     "free": (1, 1, 1),
 }
+OPTIONS = {"pgd": {"steps": 7}, "trades": {"steps": 7}, "free": {"replays": 1}}
 
 
-def cost(images: int = 2560) -> dict[str, Any]:
-    """Seconds of an epoch over the passes that the recipe is made of, each measured on the same network and batches."""
-    x, y = torch.rand(images, 3, 32, 32), torch.arange(images) % 10
+def cost(times: int = 5) -> dict[str, Any]:
+    """Processor seconds of an epoch of one thread over the passes that the recipe is made of; those are measured between the
+    epochs, each on the same network and batches, and beside them the update of a plain loop (step and zero_grad of SGD)."""
     rows: dict[str, Any] = {}
-    with threads(1):
-        unit = passes(x[:128], y[:128])
-        for name, (forward, to_input, to_weights) in COST.items():
-            options = {"steps": 7} if name in ("pgd", "trades") else {"replays": 1} if name == "free" else {}
-            recipe, _ = parse(name, dict(options))
-            spent = epoch(recipe, x, y)
-            count = images / 128 * (forward * unit["F"] + to_input * unit["Bx"] + to_weights * unit["Bw"])
-            rows[name] = {"seconds": spent, "count": count, "over_count": spent / count}
-    return {"unit": unit, "recipes": rows}
+    for name, passed in COST.items():
+        x, y = random_images()
+        units: list[dict[str, float]] = []
+        spent = epochs(name, times, lambda x=x, y=y, units=units: units.append(passes(x, y)))
+        unit = {part: median(row[part] for row in units[1:]) for part in units[0]}
+        count = IMAGES / 128 * sum(n * unit[part] for n, part in zip(passed, ("F", "Bx", "Bw"), strict=True))
+        rows[name] = {
+            "over_count": median(spent) / count,
+            "over_count_and_update": median(spent) / (count + IMAGES / 128 * unit["update"]),
+            "seconds": median(spent),
+            "count": count,
+            "unit": unit,
+            "raw": {"seconds": spent, "units": units},
+        }
+    return rows
 
 
-def epoch(recipe: Any, x: Tensor, y: Tensor) -> float:
-    """Processor seconds of an epoch, without validation, the least of two."""
-    spent = []
-    for _ in range(2):
-        seen: list[float] = []
-        network = build("wk-cnn", shape=(3, 32, 32), classes=10)
-        task = Task(network, recipe, x, y, x[:2], y[:2], 10, Training(epochs=2, batch=128, rate=0.01), Linf(2 / 255))
-        with tempfile.TemporaryDirectory() as out:
-            fit(task, Path(out), lambda e, seen=seen: seen.append(e.seconds))
-        spent += seen
-    return min(spent)
+def random_images() -> tuple[Tensor, Tensor]:
+    return torch.rand(IMAGES, 3, 32, 32), torch.arange(IMAGES) % 10
+
+
+def epochs(name: str, times: int = 5, between: Callable[[], None] = lambda: None) -> list[float]:
+    """Processor seconds of so many epochs of a recipe, after one that warms up, with their checkpoints and the validation of two
+    images; one thread."""
+    recipe, _ = parse(name, dict(OPTIONS.get(name, {})))
+    x, y = random_images()
+    training = Training(epochs=times + 1, batch=128, rate=0.01)
+    task = Task(build("wk-cnn", shape=(3, 32, 32), classes=10), recipe, x, y, x[:2], y[:2], 10, training)
+    task.threat = None if recipe.sets == () else Linf(2 / 255)
+    spent: list[float] = []
+    with tempfile.TemporaryDirectory() as out, threads(1):
+        started = time.process_time()
+
+        def watch(_: object) -> None:
+            nonlocal started
+            spent.append(time.process_time() - started)
+            between()
+            started = time.process_time()
+
+        fit(task, Path(out), watch)
+    return spent[1:]
 
 
 def passes(x: Tensor, y: Tensor) -> dict[str, float]:
-    """Median seconds of a forward pass in training, of the backward pass to the input, and to the weights."""
+    """Median processor seconds of a forward pass in training, of the backward pass to the input, of that to the weights, and of a
+    plain update of the weights, over batches of 128."""
     network = build("wk-cnn", shape=(3, 32, 32), classes=10).train()
     weights = list(network.parameters())
+    optimiser = torch.optim.SGD(weights, 0.01, momentum=0.9, weight_decay=5e-4)
+    spent: dict[str, list[float]] = {"forward": [], "to_input": [], "to_weights": [], "update": []}
 
-    def timed(call: Callable[[], object]) -> float:
-        spent = []
-        for _ in range(30):
-            started = time.perf_counter()
-            call()
-            spent.append(time.perf_counter() - started)
-        return median(spent)
+    def timed(name: str, call: Callable[[], object]) -> None:
+        started = time.process_time()
+        call()
+        spent[name].append(time.process_time() - started)
 
-    point = x.clone().requires_grad_()
-    forward = timed(lambda: functional.cross_entropy(network(point), y))
-    to_input = timed(lambda: torch.autograd.grad(functional.cross_entropy(network(point), y), point))
-    to_weights = timed(lambda: torch.autograd.grad(functional.cross_entropy(network(x), y), weights))
-    return {"F": forward, "Bx": to_input - forward, "Bw": to_weights - forward}
+    for part, labels in zip(x.split(128), y.split(128), strict=True):
+        point = part.clone().requires_grad_()
+        timed("forward", lambda p=part, y=labels: functional.cross_entropy(network(p), y))
+        timed("to_input", lambda p=point, y=labels: torch.autograd.grad(functional.cross_entropy(network(p), y), p))
+        timed("to_weights", lambda p=part, y=labels: functional.cross_entropy(network(p), y).backward())
+        timed("update", lambda: (optimiser.step(), optimiser.zero_grad()))
+    forward, to_input, to_weights, update = (median(row) for row in spent.values())
+    return {"F": forward, "Bx": to_input - forward, "Bw": to_weights - forward, "update": update}
 
 
 def kills(times: int) -> dict[str, Any]:
@@ -244,6 +269,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "proved": lambda data, recipe, seed: proved(data, recipe, int(seed)),
     "cifar": lambda seed, *epochs: cifar(int(seed), *map(int, epochs)),
     "cost": cost,
+    "epochs": lambda name: {"seconds": epochs(name)},
     "kills": lambda times: kills(int(times)),
 }
 

@@ -23,7 +23,14 @@ from mohs.train import MODIFIERS
 PAGE, MEASURED = Path(__file__).parent / "train.md", Path(__file__).parent / "recipes.json"
 FROM, TO = "<!-- recipes: written by `python -m docs.recipes` -->", "<!-- end of recipes -->"
 SETTINGS: dict[str, Any] = {"epochs": 30, "batch": 64, "rate": 0.05}
-THREATS = {"perceptual": "perceptual:0.5", "smooth-adv": "l2:0.5", "macer": "l2:0.5", "gaussian": "l2:0.5", "ibp": "linf:0.1", "crown-ibp": "linf:0.1"}
+THREATS = {
+    "perceptual": "perceptual:0.5",
+    "smooth-adv": "l2:0.5",
+    "macer": "l2:0.5",
+    "gaussian": "l2:0.5",
+    "ibp": "linf:0.1",
+    "crown-ibp": "linf:0.1",
+}
 OPTIONS: dict[str, dict[str, Any]] = {name: {"others": "l2:1"} for name in ("max", "avg", "msd")}
 AROUND = "pgd"  # what a modifier is shown on
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mohs.errors import Missing, RequestError
+from mohs.models.cpu import keep_freed_memory
 from mohs.rng import Stream
 from mohs.threat import Threat
 from mohs.train import checkpoint
@@ -86,6 +87,7 @@ def fit(task: Task, folder: Path, watch: Callable[[Epoch], None] | None = None) 
 class _Loop:
     def __init__(self, task: Task, folder: Path, watch: Callable[[Epoch], None]) -> None:
         training = task.training
+        keep_freed_memory()
         self.task, self.folder, self.watch, self.training = task, folder, watch, training
         self.fabric = launched(training)
         self.raw = task.network.to(self.fabric.device)
@@ -97,6 +99,7 @@ class _Loop:
         self.schedule = SCHEDULES[training.schedule]
         self.recipe = task.recipe
         self.threat = task.threat and facing(task.threat, self.raw)
+        self.streams = Stream.of(training.seed, torch.arange(len(task.x)))
         self.standing = Standing()
 
     @property
@@ -138,12 +141,12 @@ class _Loop:
     def _epoch(self, number: int) -> float:
         """One pass over the data; the mean loss."""
         self.network.train()
-        batches = list(self._batches(number))
+        batches, streams = list(self._batches(number)), self.streams.at("epoch", number)
         total, last = len(batches) * self.passes, 0.0
         seen: list[Tensor] = []
         for k, rows in enumerate(batches):
             here = number * len(batches) + k
-            batch = self._batch(rows, number, here / total)
+            batch = self._batch(rows, streams, here / total)
             for replay, loss in enumerate(self.recipe.losses(batch)):
                 self._set_rate((here + replay / self.recipe.updates) / total)
                 self._update(loss, batch, len(rows))
@@ -172,11 +175,11 @@ class _Loop:
         order = Stream.of(self.training.seed, torch.arange(1)).at("order", epoch).permutation(len(self.task.x))[0]
         return iter(order.split(self.training.batch))
 
-    def _batch(self, joint: Tensor, epoch: int, progress: float) -> Batch:
+    def _batch(self, joint: Tensor, streams: Stream, progress: float) -> Batch:
+        """This process's rows of the joint batch. streams: of all the data, in this epoch."""
         rows = joint[self.fabric.global_rank :: self.fabric.world_size]
-        stream = Stream.of(self.training.seed, rows).at("epoch", epoch)
-        first = Stream.of(self.training.seed, joint[:1]).at("joint", epoch)
-        x, y = self.task.x[rows], self.task.y[rows]
+        stream = streams.take(rows)
+        x, y = self.task.x.index_select(0, rows), self.task.y.index_select(0, rows)
         for change in self.changes:
             x, y = change(x, y, stream)
         device = self.fabric.device
@@ -186,7 +189,7 @@ class _Loop:
             y=y.to(device),
             rows=rows,
             stream=Stream(stream.keys.to(device)),
-            joint=first,
+            joint=streams.take(joint[:1]).at("joint"),
             given=self.threat,
             progress=progress,
             memory=self.standing.memory,
@@ -297,9 +300,10 @@ def launched(training: Training) -> Fabric:
 
 def _optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decay, fused = training.weight_decay, training.precision != "16"  # where gradients are scaled, clipping needs the plain ones
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(trained, training.peak, weight_decay=training.weight_decay)
-    return torch.optim.SGD(trained, training.peak, momentum=training.momentum, weight_decay=training.weight_decay)
+        return torch.optim.AdamW(trained, training.peak, weight_decay=decay, fused=fused)
+    return torch.optim.SGD(trained, training.peak, momentum=training.momentum, weight_decay=decay, fused=fused)
 
 
 def _row(epoch: Epoch) -> dict[str, Any]:
