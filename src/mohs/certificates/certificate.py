@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ CLOSE = 0.03  # of what the relaxation costs: rounding in float32 costs less
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certificate(Settings):
+class Certificate(Settings, ABC):
     """A way to bound margins from below. `paper`: authors, venue, year, arXiv id."""
 
     paper: ClassVar[str]
@@ -58,9 +59,9 @@ class Certificate(Settings):
         at = aim.target - (aim.target > aim.y).long()
         return found.gather(1, at.clamp(0, found.shape[1] - 1).unsqueeze(1))[:, 0]
 
+    @abstractmethod
     def lower(self, network: Network, region: Region, y: Tensor) -> tuple[Tensor, Bounds]:
         """[rows, classes - 1]: `bound` over a region, in the dtype of the network, and the boxes of the nodes."""
-        raise NotImplementedError
 
     def check(self, threat: Threat, goal: Goal, model: Model, x: Tensor) -> Network:
         """The network to bound, traced on examples x; Refused or ModelError where there can be no proof."""
