@@ -102,7 +102,7 @@ def bound(net: Reduced, relaxed: list[Relaxation], part: Subdomains, *, sound: b
 
 def ascend(net: Reduced, part: Subdomains, steps: int, lr: float) -> Subdomains:
     """The best slopes and multipliers that Adam meets, and the bounds there, none below what was known."""
-    relaxed, best = lines(net, part.sign), part
+    relaxed, best, steps = lines(net, part.sign), part, steps if net.neurons else 0
     here = part._replace(alpha=part.alpha.clone().requires_grad_(), beta=part.beta.clone().requires_grad_())
     adam = torch.optim.Adam([here.alpha, here.beta], lr=lr, maximize=True)
     for step in range(steps + 1):

@@ -47,10 +47,12 @@ def branch_and_bound(net: Reduced, seconds: float, steps: int, lr: float) -> Tre
         leaf = score.isneginf().all(1)
         if not leaf.all():
             waiting.append(part.rows(~leaf).split(score[~leaf].argmax(1)))
-        for i in leaf.nonzero()[:, 0].tolist():
+        if net.region.ball is not None:
+            stuck.append(part.rows(leaf))
+        for i in leaf.nonzero()[:, 0].tolist() if net.region.ball is None else ():
             one, at = decided(net, part.rows(slice(i, i + 1)).to(net.W.dtype))
             stuck.append(unproved(net, one, least))
-            point = point if at is None else counterexample(net, at[None])
+            point = counterexample(net, at[None]) if point is None and at is not None else point
     for part in (*waiting, *stuck):
         least.scatter_reduce_(0, part.spec, part.lower.clamp(max=0).to(least.dtype), "amin")
     return Tree(least, None if point is None else point.to(least.dtype), subdomains)

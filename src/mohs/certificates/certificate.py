@@ -34,8 +34,8 @@ class Found(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """least [n] float64: the least of the margins that the aim allows; above 0, no input of the threat reaches its goal. point: as
-    of `Found`."""
+    """least [n] float64: the least of the margins that the aim allows; above 0, no input of the threat reaches its goal.
+    point: as of `Found`."""
 
     least: Tensor
     point: Tensor
@@ -168,8 +168,8 @@ class AlphaCrown(Crown):
 
 @dataclass(frozen=True, kw_only=True)
 class BranchAndBound(Certificate):
-    """alpha-CROWN, and for what it leaves open branch and bound over unstable ReLUs with the bounds of beta-CROWN: every example is
-    proved, or an input met that breaks it, or its time is over.
+    """alpha-CROWN, and for what it leaves open branch and bound over unstable ReLUs with the bounds of beta-CROWN: every
+    example is proved, or an input met that breaks it, or its time is over.
 
     seconds: of processor time, an example that alpha-CROWN leaves open; steps, lr: of Adam on the slopes and multipliers of a
     subdomain. Networks of piecewise linear activations are decided in the end over Linf balls; smooth ones are not split.
@@ -230,8 +230,8 @@ def made(spec: dict[str, object]) -> Certificate:
 
 
 def make(text: str) -> Certificate:
-    """The certificate of a line: the name of its method, and settings as `seconds=20`, apart by spaces. UnknownName where there is
-    none of the name, RequestError where the line does not read so."""
+    """The certificate of a line: the name of its method, and settings as `seconds=20`, apart by spaces. UnknownName where there
+    is none of the name, RequestError where the line does not read so."""
     method, *words = text.split() or [""]
     settings = dict(word.split("=", 1) for word in words if "=" in word)
     if len(settings) < len(words):

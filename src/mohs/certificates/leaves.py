@@ -16,8 +16,8 @@ def decided(net: Reduced, leaf: Subdomains) -> tuple[Subdomains, Tensor | None]:
     """One subdomain (R = 1) of a box on which no neuron is bent, with the multipliers that bound its function best; and the
     input [*input] at which it is least, None where none lies in the subdomain. In float64.
 
-    The multipliers are the dual solution of min f(x) for s z(x) >= 0, which attains the minimum. Where no x is left, they are that
-    of min t for s z(x) + t >= 0, as often as it takes: that takes any function above 0."""
+    The multipliers are the dual solution of min f(x) for s z(x) >= 0, which attains the minimum. Where no x is left, they are
+    that of min t for s z(x) + t >= 0, as often as it takes: that takes any function above 0."""
     z, constant = folded(net, leaf.sign)
     n, sign = net.neurons, leaf.sign[0]
     side = {"A_ub": (-sign.unsqueeze(1) * z[:n]).cpu().numpy(), "b_ub": (sign * constant[:n]).cpu().numpy()}

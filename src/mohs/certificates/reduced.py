@@ -60,8 +60,8 @@ class Reduced:
 
 
 def reduced(network: Network, known: Bounds, A: Tensor) -> Reduced:
-    """A network over the region of one example, whose boxes are known. A [S, classes]: functions of its logits. In the dtype of A,
-    which is the network's, with what rounding may add to a constant in the bounds of the constant."""
+    """A network over the region of one example, whose boxes are known. A [S, classes]: functions of its logits. In the dtype of
+    A, which is the network's, with what rounding may add to a constant in the bounds of the constant."""
     bounds = _again(network, known, A.dtype)
     bent, count = list[_Bent](), 0
     for i, relaxed in bounds.relaxed.items():

@@ -55,12 +55,18 @@ class Region:
         return found - 2 * gamma(summed(A.shape[2:]), A.dtype) * dot(size, self.box.magnitude + radius)
 
     def minimiser(self, A: Tensor) -> Tensor:
-        """[S, *input]: where A [S, *input] times the input is as low as `lower` says, over the region of one example: in the box,
-        or on the ball, by which of them bounds it better."""
+        """[S, *input]: inputs in the region of one example at which A [S, *input] times the input is low: where `lower` is attained,
+        in the box or on the ball, and pulled into the other."""
         with torch.enable_grad():
             A = A.detach().unsqueeze(0).requires_grad_()
             (found,) = torch.autograd.grad(self.lower(A, sound=False).sum(), A)
-        return found[0]
+        inside = torch.maximum(torch.minimum(found[0], self.box.upper), self.box.lower)
+        if self.ball is None:
+            return inside
+        order = 1.0 if self.ball.dual == torch.inf else self.ball.dual / (self.ball.dual - 1)
+        length = torch.linalg.vector_norm((inside - self.ball.center).flatten(1), ord=order, dim=1)
+        share = (self.ball.radius / length).clamp(max=1).view(-1, *[1] * (inside.ndim - 1))
+        return self.ball.center + share * (inside - self.ball.center)
 
 
 def dot(A: Tensor, v: Tensor, sound: bool = False) -> Tensor:

@@ -21,6 +21,7 @@ def command(
     data: options.Data,
     threat: options.Threats,
     method: options.Method = "crown",
+    seconds: options.Seconds = None,
     goal: options.Goal = "untargeted",
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -49,7 +50,7 @@ def command(
     chosen: dict[str, Any] = {
         "profile": "certify",
         "certify": True,
-        "method": method,
+        "method": options.method_of(method, seconds),
         "goal": goal,
         "limit": limit,
         "seed": seed,

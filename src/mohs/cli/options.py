@@ -41,7 +41,13 @@ Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
 Rows = Annotated[int, typer.Option(help="Examples in one call of the model, at most.", min=1)]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile the guide; pays on long runs.")]
 TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load files that can run code when loaded.")]
-Method = Annotated[str, typer.Option(help="Of certificates: `interval`, `crown`, `alpha-crown`; slower proves more.")]
+Method = Annotated[
+    str, typer.Option(help="Of certificates: `interval`, `crown`, `alpha-crown`, `branch-and-bound`; slower proves more.")
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="Of branch and bound: processor time that an example may take.", min=0.001, show_default="10"),
+]
 PerceptualModel = Annotated[
     str | None,
     typer.Option(
@@ -95,6 +101,11 @@ def seconds_of(text: str | None) -> float | None:
     if not found or float(found[1]) == 0:
         raise RequestError(f"--time should read 90s, 10m or 2h; not {text!r}")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def method_of(method: str, seconds: float | None) -> str:
+    """A certificate's line of the name and the time an example may take."""
+    return method if seconds is None else f"{method} seconds={seconds:g}"
 
 
 def own(words: list[str]) -> dict[str, str]:
