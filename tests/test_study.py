@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from docs import studies
 
 import mohs
-from docs import studies
 from mohs.data import Examples
 from mohs.errors import UnknownName
 from mohs.models import TorchModel

@@ -76,7 +76,8 @@ def certify(
     """Prove of examples that no input of a threat changes the class.
 
     model, data, out, watch, options: as of `mohs.audit`. threat: an Linf, L2 or L1 ball, with constraints where wanted.
-    method: `interval`, `crown`, `alpha-crown` (`mohs.certificates`). Raises RequestError where the request is wrong, an
+    method: `interval`, `crown`, `alpha-crown`, `branch-and-bound` (`mohs.certificates`), with settings as in
+    `branch-and-bound seconds=20`. Raises RequestError where the request is wrong, an
     operator of the model has no bound, or the method does not know the threat.
     """
     for name in ("profile", "surrogates", "certify"):

@@ -146,7 +146,7 @@ RECIPES = {
 CERTIFICATES = {
     "smoothing": Place(("2.2.5 randomized smoothing",), "defences, testing: robustness metrics", ("AML.M0008",)),
     **dict.fromkeys(
-        ["interval", "crown", "alpha-crown"],
+        ["interval", "crown", "alpha-crown", "branch-and-bound"],
         Place(("2.2.5 formal verification",), "defences, testing: robustness metrics", ("AML.M0008",)),
     ),
 }

@@ -98,23 +98,32 @@ def carry(bounds: Bounds, functions: Functions, *, sound: bool = True) -> Functi
 
 
 def substitute(
-    bounds: Bounds, functions: Functions, alphas: Alphas | None = None, *, relax: bool = True, sound: bool = True
+    bounds: Bounds,
+    functions: Functions,
+    alphas: Alphas | None = None,
+    *,
+    relax: bool = True,
+    sound: bool = True,
+    seen: dict[int, Tensor] | None = None,
 ) -> Tensor:
     """[rows, S]: what the functions come to at least over the region.
 
     alphas: by activation, [rows, S, *shape]; CROWN's own where there is none. relax: False stops at the first activations,
-    with the boxes of their outputs. sound: with rounding taken off.
+    with the boxes of their outputs. sound: with rounding taken off. seen: takes the coefficients of activations' outputs and of
+    the input.
     """
     coefficients, constant = _own(carry(bounds, functions, sound=sound))
     while coefficients:
         last = max(coefficients)
         A, operator = coefficients.pop(last), bounds.network.nodes[last].operator
+        if seen is not None:
+            seen[last] = A
         if isinstance(operator, Input):
             constant = constant + bounds.region.lower(A, sound=sound)
         elif not relax:
             constant = constant + Region(bounds.boxes[last]).lower(A, sound=sound)
         else:
-            A, left = _through(A, bounds.relaxed[last], (alphas or {}).get(last), sound)
+            A, left = through(A, bounds.relaxed[last], (alphas or {}).get(last), sound)
             (before,) = bounds.network.nodes[last].inputs
             coefficients[before] = coefficients[before] + A if before in coefficients else A
             constant = constant + left
@@ -147,7 +156,7 @@ def _left(A: Tensor, operator: Affine, flow: Tensor, sound: bool) -> Tensor | fl
     return left
 
 
-def _through(A: Tensor, relaxed: Relaxation, alpha: Tensor | None, sound: bool) -> tuple[Tensor, Tensor]:
+def through(A: Tensor, relaxed: Relaxation, alpha: Tensor | None, sound: bool) -> tuple[Tensor, Tensor]:
     """Coefficients before an activation, and the constant: its lower line where they are positive, its upper where not."""
     negative = A.clamp(max=0)
     alpha = relaxed.alpha if alpha is None else alpha

@@ -39,6 +39,9 @@ class Box(NamedTuple):
     def rows(self, part: slice | Tensor) -> Box:
         return Box(self.lower[part], self.upper[part])
 
+    def to(self, dtype: torch.dtype) -> Box:
+        return Box(self.lower.to(dtype), self.upper.to(dtype))
+
     def widened(self, by: Tensor) -> Box:
         return Box(self.lower - by, self.upper + by)
 

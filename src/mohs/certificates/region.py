@@ -35,6 +35,10 @@ class Region:
         ball = None if self.ball is None else self.ball._replace(center=self.ball.center[part])
         return Region(self.box.rows(part), ball)
 
+    def to(self, dtype: torch.dtype) -> Region:
+        ball = None if self.ball is None else self.ball._replace(center=self.ball.center.to(dtype))
+        return Region(self.box.to(dtype), ball)
+
     def lower(self, A: Tensor, *, sound: bool = True) -> Tensor:
         """[rows, S]: what A [rows or 1, S, *input] times the input comes to at least.
 
@@ -50,6 +54,21 @@ class Region:
             return found
         return found - 2 * gamma(summed(A.shape[2:]), A.dtype) * dot(size, self.box.magnitude + radius)
 
+    def minimiser(self, A: Tensor) -> Tensor:
+        """[S, *input]: inputs in the region of one example at which A [S, *input] times the input is low: where `lower` is
+        attained, in the box or on the ball, and pulled into the other."""
+        with torch.enable_grad():
+            A = A.detach().unsqueeze(0).requires_grad_()
+            (found,) = torch.autograd.grad(self.lower(A, sound=False).sum(), A)
+        inside = torch.maximum(torch.minimum(found[0], self.box.upper), self.box.lower)
+        if self.ball is None:
+            return inside
+        order = 1.0 if self.ball.dual == torch.inf else self.ball.dual / (self.ball.dual - 1)
+        length = torch.linalg.vector_norm((inside - self.ball.center).flatten(1), ord=order, dim=1)
+        share = (self.ball.radius / length).clamp(max=1).view(-1, *[1] * (inside.ndim - 1))
+        pulled: Tensor = self.ball.center + share * (inside - self.ball.center)
+        return pulled
+
 
 def dot(A: Tensor, v: Tensor, sound: bool = False) -> Tensor:
     """[rows, S]: the sum over all entries of A [rows or 1, S, *shape] times v [rows or 1, *shape]. sound: a dimension at a time,
@@ -60,6 +79,8 @@ def dot(A: Tensor, v: Tensor, sound: bool = False) -> Tensor:
             found = found.sum(2)
         return found
     A, v = A.flatten(2), v.flatten(1)
+    if A.shape[1] == 1:
+        return (A * v.unsqueeze(1)).sum(2)
     if len(A) == 1:
         return v @ A[0].t()
     return A @ v[0] if len(v) == 1 else torch.stack([a @ w for a, w in zip(A, v, strict=True)])  # several times as fast as bmm

@@ -41,6 +41,7 @@ def command(
         bool, typer.Option("--certify", help="Prove what can be proved first: it is not attacked, and what is neither is listed.")
     ] = False,
     method: options.Method = "crown",
+    seconds: options.Seconds = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     bounds: options.Bounds = "0,1",
@@ -87,7 +88,7 @@ def command(
         "attacks": attack or [],
         "defences": with_ or [],
         "certify": certify,
-        "method": method,
+        "method": options.method_of(method, seconds),
         "goal": goal,
         "limit": limit,
         "seed": seed,

@@ -23,6 +23,7 @@ def command(
     data: options.Data,
     threat: options.Threats,
     method: options.Method = "crown",
+    seconds: options.Seconds = None,
     goal: options.Goal = "untargeted",
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -108,10 +109,13 @@ def command(
         "confident": confident or [],
     }
     if method == NAME:
+        if seconds is not None:
+            raise RequestError(f"--seconds is for --method branch-and-bound: {NAME} takes a number of --samples")
         return smoothing(model, data, threat, votes, chosen, out, json)
     if sigma is not None:
         raise RequestError(f"--sigma is for --method {NAME}: the bounds of {method} know no noise")
-    work = make_job(model, data, threats=threat, **given({"profile": "certify", "certify": True, "method": method, **chosen}))
+    proofs = {"profile": "certify", "certify": True, "method": options.method_of(method, seconds)}
+    work = make_job(model, data, threats=threat, **given({**proofs, **chosen}))
     tell(work.findings)
     folder = out or fresh("certify")
     run = carried_out(work, folder)

@@ -44,8 +44,13 @@ TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load files th
 Method = Annotated[
     str,
     typer.Option(
-        help="Of certificates: `interval`, `crown`, `alpha-crown`, and `mohs certify` alone `smoothing`; slower proves more."
+        help="Of certificates: `interval`, `crown`, `alpha-crown`, `branch-and-bound`, and `mohs certify` alone `smoothing`; "
+        "slower proves more."
     ),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="Of branch and bound: processor time that an example may take.", min=0.001, show_default="10"),
 ]
 PerceptualModel = Annotated[
     str | None,
@@ -100,6 +105,11 @@ def seconds_of(text: str | None) -> float | None:
     if not found or float(found[1]) == 0:
         raise RequestError(f"--time should read 90s, 10m or 2h; not {text!r}")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def method_of(method: str, seconds: float | None) -> str:
+    """A certificate's line of the name and the time an example may take."""
+    return method if seconds is None else f"{method} seconds={seconds:g}"
 
 
 def own(words: list[str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ class SmoothedModel(Defence):
     another and `samples` backward passes; the draws are one after another, so that memory is that of one.
     Cohen, Rosenfeld, Kolter, ICML 2019, arXiv:1902.02918.
 
-    When to use: where a guarantee in a norm is wanted and `samples` passes an answer can be paid for; `mohs smooth` says the
+    When to use: where a guarantee in a norm is wanted and `samples` passes an answer can be paid for; `mohs certify` says the
     radius. The network behind should be trained under the noise (`--recipe gaussian`). Beyond the radius it is a network like
     others.
     """

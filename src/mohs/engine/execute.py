@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from mohs import attacks
+from mohs import attacks, certificates
 from mohs.data import Examples
 from mohs.engine.executors import Executor, executor
 from mohs.engine.plan import Plan, StagePlan
@@ -20,6 +20,7 @@ from mohs.models import Prepared
 from mohs.store import Run, Unit
 from mohs.threat import Threat
 
+UNIT = 60  # seconds that proofs of a unit may take
 GALLERY = 64  # examples whose clean input is kept for the report
 
 
@@ -111,8 +112,9 @@ class Driver:
         """One stage, or the clean inputs, over its rows."""
         threat = self.threats[first.threat] if stage else self.threats[0]
         text, name = (self.plan.threats[first.threat].text, stage.name) if stage else ("", "clean")
-        width = max((attacks.make(spec).width(threat) for spec in stage.attacks), default=1) if stage else 1
-        units = {first._replace(chunk=number): chunk for number, chunk in enumerate(self._chunks(rows, width))}
+        units = {
+            first._replace(chunk=number): chunk for number, chunk in enumerate(self._chunks(rows, self._width(stage, threat)))
+        }
         done = 0
 
         def learn(unit: Unit, table: pa.Table, resumed: bool) -> Progress:
@@ -136,6 +138,14 @@ class Driver:
                 self.run.event("backoff", rows=fitted)
             self.run.commit(task.unit, table, examples)
             yield learn(task.unit, table, False)
+
+    def _width(self, stage: StagePlan | None, threat: Threat) -> int:
+        """What an example weighs beside one that an attack moves alone: candidates in one call, or the time of its proof."""
+        if stage is None:
+            return 1
+        if stage.certificate is not None:
+            return max(1, round(self.plan.cohort * certificates.made(stage.certificate).seconds_each / UNIT))
+        return max((attacks.make(spec).width(threat) for spec in stage.attacks), default=1)
 
     def _chunks(self, rows: np.ndarray, width: int) -> list[np.ndarray]:
         """Even parts, at most a cohort each, as many for every process."""

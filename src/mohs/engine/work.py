@@ -17,6 +17,7 @@ from mohs import attacks, certificates
 from mohs.certificates.graph import Network, network_of
 from mohs.data import Examples
 from mohs.engine.plan import Plan, StagePlan
+from mohs.errors import Contradiction
 from mohs.ledger import MARKS, Outcome, Status
 from mohs.models import Prepared
 from mohs.oracle import Oracle
@@ -101,23 +102,40 @@ class Worker:
         return _table(outcome, task.unit, "clean", ids, y, aim.target), {}
 
     def _prove(self, task: Task, stage: StagePlan, goal: Goal) -> tuple[pa.Table, Arrays]:
-        """What a certificate says: proved, or left open. margin: what that of the goal comes to at most."""
+        """What a certificate says: proved, or left open, or broken by an input that it met. margin: what that of the goal comes
+        to at most."""
         assert stage.certificate is not None
         unit, (x, y, ids) = task.unit, self._rows(task.positions)
         started = time.perf_counter()
         certificate, threat = certificates.made(stage.certificate), self.threats[unit.threat]
         aim = goal.aim(y, self.prepared.judge.reference(x), Stream.of(self.plan.seed, ids))
-        least = certificate.least(self.network, threat, x, aim)
-        proved = least > 0
+        least, point = certificate.prove(self.network, threat, x, aim)
+        met = ~point.flatten(1).isnan().any(1)
+        point = torch.where(met.view(-1, *[1] * (x.ndim - 1)), point, x)
+        verdict = self.prepared.judge.confirm(point, goal, aim)
+        proved, broken = least > 0, met & verdict.reached & threat.contains(point, x)
+        if bool((proved & broken).any()):
+            raise Contradiction(
+                f"{stage.name} proves examples that it breaks: {ids[proved & broken].tolist()}. Please report this"
+            )
         why = f"{stage.name} proves nothing: its bound of the margin is not above 0"
         outcome = _unattacked(
             x,
             time.perf_counter() - started,
-            status=[Status.PROVED if safe else Status.UNDECIDED for safe in proved.tolist()],
-            reason=["" if safe else why for safe in proved.tolist()],
-            margin=-least.float().cpu(),
+            status=[
+                Status.BROKEN if hit else Status.PROVED if safe else Status.UNDECIDED
+                for hit, safe in zip(broken.tolist(), proved.tolist(), strict=True)
+            ],
+            reason=["" if settled else why for settled in (proved | broken).tolist()],
+            margin=torch.where(broken, verdict.margin, -least.float()).cpu(),
+            point=point.cpu(),
+            adversarial=point.cpu(),
+            distance=torch.where(broken, threat.distance(point, x).double(), torch.inf).cpu(),
+            label=torch.where(broken, verdict.label, -1).cpu(),
+            queries=met.long().cpu(),
+            forwards=met.long().cpu(),
         )
-        return _table(outcome, unit, stage.name, ids, y, aim.target), {}
+        return _table(outcome, unit, stage.name, ids, y, aim.target), _stored(outcome, unit, ids)
 
     @cached_property
     def network(self) -> Network:
@@ -147,21 +165,11 @@ class Worker:
         _recall(oracle, task.known, ids)
         outcomes = [attacks.make(spec).on(oracle) for spec in stage.attacks]
         outcome = replace(outcomes[-1], seconds=torch.stack([o.seconds for o in outcomes]).sum(0))
-        hit = outcome.broken
-        stored = {
-            "ids": ids.cpu()[hit],
-            "threat": torch.full((int(hit.sum()),), unit.threat, dtype=torch.int16),
-            "goal": torch.full((int(hit.sum()),), unit.goal, dtype=torch.int16),
-            "adversarial": outcome.adversarial[hit],
-            "point": outcome.point[hit],
-            "distance": outcome.distance[hit],
-            "label": outcome.label[hit],
-        }
-        if self.plan.queries is not None and nearest and threat.knowledge == Knowledge.LABEL:
-            stored["trail"] = outcome.trail[hit]
-            stored["trail_at"] = torch.tensor(MARKS).expand(int(hit.sum()), -1)  # queries
-        examples = {name: np.ascontiguousarray(value.numpy()) for name, value in stored.items()} if hit.any() else {}
-        return _table(outcome, unit, stage.name, ids, y, oracle.aim.target), examples
+        stored = _stored(outcome, unit, ids)
+        if stored and self.plan.queries is not None and nearest and threat.knowledge == Knowledge.LABEL:
+            stored["trail"] = outcome.trail[outcome.broken].numpy()
+            stored["trail_at"] = np.tile(np.array(MARKS), (len(stored["ids"]), 1))  # queries
+        return _table(outcome, unit, stage.name, ids, y, oracle.aim.target), stored
 
     def _rows(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         at = torch.from_numpy(positions)
@@ -207,6 +215,23 @@ def _unattacked(x: Tensor, seconds: float, **known: Any) -> Outcome:
         "trail": torch.full((n, len(MARKS)), torch.inf, dtype=torch.float64),
     }
     return Outcome(**{**fields, **known})
+
+
+def _stored(outcome: Outcome, unit: Unit, ids: Tensor) -> Arrays:
+    """The successes, as a run keeps them; nothing where there are none."""
+    hit = outcome.broken
+    if not bool(hit.any()):
+        return {}
+    stored = {
+        "ids": ids.cpu()[hit],
+        "threat": torch.full((int(hit.sum()),), unit.threat, dtype=torch.int16),
+        "goal": torch.full((int(hit.sum()),), unit.goal, dtype=torch.int16),
+        "adversarial": outcome.adversarial[hit],
+        "point": outcome.point[hit],
+        "distance": outcome.distance[hit],
+        "label": outcome.label[hit],
+    }
+    return {name: np.ascontiguousarray(value.numpy()) for name, value in stored.items()}
 
 
 def _table(outcome: Outcome, unit: Unit, name: str, ids: Tensor, y: Tensor, target: Tensor | None) -> pa.Table:
