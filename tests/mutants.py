@@ -407,8 +407,8 @@ MUTANTS = [
     ),
     Mutant(
         "oracle.py",
-        "if self.draws == 1 and not question.model.model.random:",
-        "if self.draws == 1:",
+        "return self.draws == 1 and not question.model.model.random",
+        "return self.draws == 1",
         "test_defend.py::test_outcomes_do_not_depend_on_batch_mates",
     ),
     Mutant(
@@ -486,8 +486,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/work.py",
-        "proved = least > 0\n",
-        "proved = least > -1\n",
+        "proved, broken = least > 0, ",
+        "proved, broken = least > -1, ",
         "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
     ),
     Mutant(

@@ -272,8 +272,9 @@ def test_other_norms_are_sound(threat: str) -> None:
         if tree.point is None:
             assert bool((net.values(points).amin(0) >= tree.lower - 1e-9).all())
         else:
-            assert int(module(tree.point[None]).argmax()) != y
-            assert bool(parse_threat(threat).contains(tree.point[None], x).all())
+            point = tree.point[None]
+            assert int(module(point).argmax()) != y
+            assert float((parse_threat(threat).project(point, x) - point).abs().max()) < 1e-5
 
 
 def test_a_network_without_unstable_neurons_is_decided_at_once() -> None:

@@ -478,9 +478,9 @@ def test_a_target_is_bounded_by_its_own_margin(method: str) -> None:
         target = (y + shift) % 4
         away = weight[y] - weight[target]
         exact = (away * x).sum(1) - 0.05 * away.abs().sum(1)
-        least = certificate.least(net, mohs.Linf(0.05), x, Aim(y, target=target))
+        least = certificate.prove(net, mohs.Linf(0.05), x, Aim(y, target=target)).least
         assert torch.allclose(least.float(), exact, atol=1e-4)
-        every = certificate.least(net, mohs.Linf(0.05), x, Aim(y))
+        every = certificate.prove(net, mohs.Linf(0.05), x, Aim(y)).least
         assert bool((every <= least).all())
 
 

@@ -35,7 +35,7 @@ def test_what_was_measured_is_whole_and_no_better_than_its_worst(name: str) -> N
     assert list(found["threats"]) == list(KINDS)
     for shares in found["threats"].values():
         assert 0 <= shares["worse"] <= min(shares["naive"], shares["adaptive"])
-        assert sum(shares["by"].values()) <= found["n"] * (1 - shares["adaptive"]) + 1e-3
+        assert sum(shares["by"].values()) <= found["n"] * (1 - shares["adaptive"]) + 0.01  # shares have four digits
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("defense-gan", "kwta")])

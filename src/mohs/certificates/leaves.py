@@ -25,15 +25,15 @@ def decided(net: Reduced, leaf: Subdomains) -> tuple[Subdomains, Tensor | None]:
     found: Any = linprog(z[n + leaf.spec[0]].cpu().numpy(), **side, bounds=box)
     if found.status == 0:
         beta = -torch.from_numpy(found.ineqlin.marginals)
-        return _with(leaf, beta), torch.from_numpy(found.x).view(net.region.box.lower.shape[1:]).to(leaf.beta)
+        return _with(net, leaf, beta), torch.from_numpy(found.x).view(net.region.box.lower.shape[1:]).to(leaf.beta)
     wide = torch.nn.functional.pad(torch.from_numpy(side["A_ub"]), (0, 1), value=-1.0).numpy()
     cost = torch.nn.functional.one_hot(torch.tensor(z.shape[1]), z.shape[1] + 1).numpy()
     found = linprog(cost, wide, side["b_ub"], bounds=[*box, (0.0, None)])
     if found.status != 0 or found.fun <= 0:
         return leaf, None
-    free = _with(leaf, torch.zeros(n))
+    free = leaf._replace(beta=torch.zeros_like(leaf.beta))
     short = 1 + float(bound(net, lines(net, leaf.sign), free).lower.abs())
-    return _with(leaf, -2 * short / found.fun * torch.from_numpy(found.ineqlin.marginals)), None
+    return _with(net, leaf, -2 * short / found.fun * torch.from_numpy(found.ineqlin.marginals)), None
 
 
 def folded(net: Reduced, sign: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,5 +48,7 @@ def folded(net: Reduced, sign: Tensor) -> tuple[Tensor, Tensor]:
     return z, constant
 
 
-def _with(leaf: Subdomains, beta: Tensor) -> Subdomains:
-    return leaf._replace(beta=beta.clamp(min=0).to(leaf.beta).unsqueeze(0))
+def _with(net: Reduced, leaf: Subdomains, beta: Tensor) -> Subdomains:
+    """The subdomain with multipliers, and the bound that they give where it is better."""
+    leaf = leaf._replace(beta=beta.clamp(min=0).to(leaf.beta).unsqueeze(0))
+    return leaf._replace(lower=torch.maximum(leaf.lower, bound(net, lines(net, leaf.sign), leaf).lower))
