@@ -721,20 +721,20 @@ MUTANTS = [
     ),
     Mutant(
         "threat/threat.py",
-        "inside[rows] = boxed & (",
-        "inside[rows] = (boxed | True) & (",
+        "inside[rows] = ball & self._boxed(near, origin)",
+        "inside[rows] = ball",
         "test_threats.py::test_the_box_is_part_of_the_set test_oracle.py::test_the_box_and_the_constraints_are_judged",
     ),
     Mutant(
         "threat/threat.py",
-        "return ((shown >= low - spare) & (shown <= high + spare)).flatten(1).all(1)",
-        "return (shown >= low - spare).flatten(1).all(1)",
+        "return torch.maximum(shown - high, low - shown).flatten(1).amax(1) <=",
+        "return (low - shown).flatten(1).amax(1) <=",
         "test_threats.py test_oracle.py::test_what_waits_lies_in_the_set",
     ),
     Mutant(
         "threat/threat.py",
-        "<= self.epsilon * (1 + 1e-6) + spare)\n        return inside",
-        "<= self.epsilon * (1 - 1e-6))\n        return inside",
+        "<= self.epsilon * (1 + 1e-6) + spare\n        inside[rows]",
+        "<= self.epsilon * (1 - 1e-6)\n        inside[rows]",
         "test_threats.py::test_what_a_set_contains_has_an_ulp_to_spare_and_no_more",
     ),
     Mutant(
@@ -958,13 +958,13 @@ MUTANTS = [
     ),
     Mutant(
         "certificates/certificate.py",
-        "return found.amin(1)",
-        "return found.amax(1)",
+        "return Proof(lower.masked_fill(~wanted, torch.inf).amin(1)",
+        "return Proof(lower.masked_fill(~wanted, -torch.inf).amax(1)",
         "test_certificates.py::test_certify_agrees_with_an_audit_and_proved_examples_are_not_attacked",
     ),
     Mutant(
         "certificates/certificate.py",
-        "at = aim.target - (aim.target > aim.y).long()",
+        "at = (aim.target - (aim.target > aim.y).long())",
         "at = aim.target",
         "test_certificates.py::test_a_target_is_bounded_by_its_own_margin",
     ),
