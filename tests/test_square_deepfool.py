@@ -217,7 +217,9 @@ def test_square_spends_its_queries_and_never_gets_worse(threat: str) -> None:
         oracle = begin(frozen_module(), threat)
         x = Square(queries=queries).run(oracle, oracle.x0, oracle.threat)
         values.append(Untargeted().margin(oracle.judge.scores(x), oracle.aim))
-        assert torch.allclose(values[-1], oracle.ledger.closest_margin, atol=1e-4)  # of all points asked about
+        known = oracle.ledger.closest_margin  # of all points asked about, as long as a row stands
+        assert bool((values[-1] >= known - 1e-4).all())
+        assert bool(oracle.ledger.broken.all()) or torch.allclose(values[-1], known, atol=1e-4)
     for before, after in pairwise(values):
         assert bool((after >= before).all())
     assert bool((values[-1] > values[0]).all())
