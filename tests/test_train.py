@@ -9,13 +9,15 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mohs.errors import RequestError, RunError, UnknownName
+from mohs.errors import Missing, RequestError, RunError, UnknownName
 from mohs.hardening import SPEC, harden
 from mohs.models import load_model
 from mohs.models.cpu import threads
@@ -269,7 +271,9 @@ def test_a_training_that_collapses_says_so(tmp_path: Path) -> None:
 JOINT = """
 import sys, torch
 from pathlib import Path
-from tests.test_train import task, plain
+from typing import Any
+from tests.test_train import task, plain, network, stop_after
+from mohs.train.free import Free
 from mohs.train.loop import fit
 from mohs.train.pgd import PGDTraining
 from mohs.train.universal import Universal
@@ -278,28 +282,64 @@ for recipe in (PGDTraining(steps=2), Universal()):
     folder = Path(sys.argv[1]) / type(recipe).__name__
     folder.mkdir(exist_ok=True, parents=True)
     fit(task(recipe, plain(), batch=24), folder)
+for name in ("whole", "parts"):
+    folder = Path(sys.argv[1]) / name
+    folder.mkdir(exist_ok=True)
+    if name == "parts":
+        try:
+            fit(task(Free(replays=2), network(), batch=24, epochs=8), folder, stop_after(2))
+        except Exception as stopped:
+            torch.rand(7)
+    fit(task(Free(replays=2), network(), batch=24, epochs=8), folder)
 """
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    """Batches of 24 over 80 rows: the last one has 8. Gradients are averaged, so the weights agree but for rounding."""
+def torchrun(*words: object) -> None:
+    """Run in two processes of one thread."""
     root = Path(__file__).parents[1]
     environ = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'src'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    """Batches of 24 over 80 rows: the last one has 8. Gradients are averaged, so the weights agree but for rounding; and what
+    was stopped goes on to the bit, with each process's own perturbation and dropout."""
     script = tmp_path / "joint.py"
     script.write_text(JOINT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, str(script), str(tmp_path / "two")], env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    torchrun(script, tmp_path / "two")
     for recipe in (PGDTraining(steps=2), Universal()):
         name = type(recipe).__name__
         one = task(recipe, plain(), batch=24)
         (tmp_path / "one" / name).mkdir(parents=True)
         alone = fit(one, tmp_path / "one" / name)
-        two = torch.load(tmp_path / "two" / name / "checkpoint.pt", weights_only=True)
+        two = checkpoint(tmp_path / "two" / name)
         for name, value in weights(one.network).items():
             torch.testing.assert_close(two["network"][name], value, rtol=1e-4, atol=1e-5)
-        for name, value in alone.memory.items():  # Universal's one change
-            torch.testing.assert_close(two["standing"]["memory"][name], value, rtol=1e-4, atol=1e-6)
+        for name, value in alone.own[0]["memory"].items():  # Universal's one change
+            torch.testing.assert_close(two["standing"]["own"][0]["memory"][name], value, rtol=1e-4, atol=1e-6)
+    whole, parts = (checkpoint(tmp_path / "two" / name) for name in ("whole", "parts"))
+    assert same(whole["network"], parts["network"])
+    first, second = whole["standing"]["own"]
+    assert not torch.equal(first["memory"]["change"], second["memory"]["change"])
+    with pytest.raises(RunError, match="begun with 2 processes, and these are 1"):
+        fit(task(find("free")(replays=2), network(), batch=24, epochs=8), tmp_path / "two" / "parts")
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return found
+
+
+def test_the_command_runs_in_two_processes(tmp_path: Path) -> None:
+    """The first audits and writes, the second trains with it."""
+    x, y = data(120)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
+    words = ["train", "mlp", "--data", tmp_path / "data.npz", "--threat", "linf:0.1", "--recipe", "fast"]
+    torchrun("-m", "mohs", *words, "--epochs", 2, "--batch", 24, "--rate", 0.05, "--out", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"report.html", "audit-before", "audit-after", "model.pt2"}
+    assert len(checkpoint(tmp_path / "out")["standing"]["own"]) == 2
 
 
 def test_schedules() -> None:
@@ -456,3 +496,45 @@ def test_a_killed_training_goes_on_with_the_same_command(tmp_path: Path) -> None
 
 def test_standing_is_plain_data() -> None:
     assert Standing(**vars(Standing())) == Standing()
+
+
+def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'mohs[track]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = harden(
+        plain(), data(), threat="linf:0.1", recipe="fast", epochs=3, batch=24, out=tmp_path / "out", log=["tensorboard"]
+    )
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    seen = events.Scalars("robust_accuracy")
+    assert [event.step for event in seen] == [1, 2, 3]
+    assert [event.value for event in seen] == pytest.approx([row["robust"] for row in found.history], abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database
+def test_mlflow_gets_every_epoch_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install 'mohs[track]'")
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'tracked.db'}")
+    wanted: dict[str, Any] = {"threat": "linf:0.1", "recipe": "fast", "epochs": 3, "batch": 24, "out": tmp_path / "out"}
+    with pytest.raises(Stopped):
+        harden(plain(), data(), **wanted, log=["mlflow"], watch=stop_after(2))
+    found = harden(plain(), data(), **wanted, log=["mlflow"])
+    client = MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("mohs").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe"] == "fast"
+    seen = client.get_metric_history(run.info.run_id, "loss")
+    assert {metric.step: metric.value for metric in seen} == {row["epoch"]: row["loss"] for row in found.history}
+
+
+def test_what_cannot_be_tracked_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: dict[str, Any] = {"threat": "linf:0.1", "recipe": "fast", "epochs": 1, "batch": 24, "out": tmp_path / "out"}
+    with pytest.raises(UnknownName, match="wandb"):
+        harden(plain(), data(), **wanted, log=["wandb"])
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(Missing, match=r"mohs\[track\]"):
+        harden(plain(), data(), **wanted, log=["mlflow"])
+    assert not (tmp_path / "out").exists()

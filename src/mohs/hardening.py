@@ -7,6 +7,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -31,8 +32,9 @@ from mohs.store.run import locked
 from mohs.subjects import check_aids, facing
 from mohs.threat import PerceptualThreat, Threat, parse_threat
 from mohs.train import Recipe, parse
-from mohs.train.loop import Epoch, Standing, Task, fit
+from mohs.train.loop import Epoch, Standing, Task, fit, launched
 from mohs.train.recipe import Trainer
+from mohs.train.tracking import tracker
 from mohs.train.training import Training
 
 SPEC, WEIGHTS, MODEL = "train.json", "{}.safetensors", "model.pt2"
@@ -124,43 +126,79 @@ def harden(
     watch: Callable[[Epoch], None] | None = None,
     watch_audit: Watcher | None = None,
     allow_drift: bool = False,
+    log: Sequence[str] = (),
     **options: Any,
 ) -> Hardened:
     """Train a model by a recipe against a threat, and audit it before and after.
 
     model: a module (it is copied), or what `mohs train` takes. data: (x [n, *input], y [n]), or what `--data` takes. out: the
     folder; the same call goes on with what is in it. options: the fields of `Request`, of `Training`, and of the recipe.
-    allow_drift: go on with another number of threads, whose bits differ. Raises RequestError where the request is wrong, and then
-    nothing is written.
+    allow_drift: go on with another number of threads, whose bits differ. log: `tensorboard`, `mlflow`, which get every epoch's
+    figures (`mohs.train.tracking`). Raises RequestError where the request is wrong, and then nothing is written.
     """
-    folder = Path(out)
     job = make_job(model, data, threat=threat, test=test, **options)
+    return carry_out(job, Path(out), watch=watch, watch_audit=watch_audit, allow_drift=allow_drift, log=log)
+
+
+def carry_out(
+    job: Job,
+    folder: Path,
+    *,
+    watch: Callable[[Epoch], None] | None = None,
+    watch_audit: Watcher | None = None,
+    allow_drift: bool = False,
+    log: Sequence[str] = (),
+) -> Hardened:
+    """Carry out a job in a folder, or go on with it; `harden` says what is what. Of several processes the first one audits and
+    writes; the others train with it, and know of no audit."""
+    trackers = [tracker(name) for name in log]
+    processes = launched(job.request.training)
+    if not processes.is_global_zero:
+        processes.barrier()
+        network, _, standing = _trained(job, folder)
+        return Hardened(folder, network, standing, None, None)
     _begin(folder, job, allow_drift)
-    with locked(folder):
+    with locked(folder), ExitStack() as open_:
+        told = [open_.enter_context(each(folder, job.spec)) for each in trackers]
+
+        def tell(epoch: Epoch) -> None:
+            for call in (*told, *([watch] if watch else ())):
+                call(epoch)
+
         notes: list[str] = []
         before = None
         try:
-            before = _audit(job, folder / "audit-before", watch_audit)  # of the weights that training begins with
+            before = _audit(
+                job, job.task.network, folder / "audit-before", watch_audit
+            )  # of the weights that training begins with
         except ModelError as error:  # such as weights of zero, which training mends
             notes.append(f"the first weights were not audited: {error}")
-        task = replace(job.task, aids=job.task.recipe.aids(trainer(job, folder)))
-        standing = fit(task, folder, watch)
-        last = {name: value.detach().cpu() for name, value in task.network.state_dict().items()}
+        processes.barrier()
+        network, last, standing = _trained(job, folder, tell)
         for name, weights in (("last", last), ("best", standing.best)):
             write_durably(folder / WEIGHTS.format(name), _safe(weights))
-        task.network.load_state_dict(standing.best if job.request.training.keep == "best" else last)
-        network = task.recipe.deployed(task.network.cpu().eval())
         if not export(network, job.test.x, folder / MODEL):
             notes.append(
                 f"{MODEL} was not written, since torch.export cannot follow the network's code: load {WEIGHTS.format('best')} or "
                 f"{WEIGHTS.format('last')} in a factory of yours"
             )
-        after = _audit(replace(job, task=replace(task, network=network)), folder / "audit-after", watch_audit)
+        after = _audit(job, network, folder / "audit-after", watch_audit)
     found = Hardened(folder, network, standing, before, after, notes)
     write_page(found.facts, folder / "report.html")
     for result in filter(None, (before, after)):
         result.report(result.run.folder / "report.html")
     return found
+
+
+def _trained(
+    job: Job, folder: Path, watch: Callable[[Epoch], None] | None = None
+) -> tuple[nn.Module, dict[str, Tensor], Standing]:
+    """The network with the weights that were asked for, the last weights, and what is known of the training."""
+    task = replace(job.task, aids=job.task.recipe.aids(trainer(job, folder)))
+    standing = fit(task, folder, watch)
+    last = {name: value.detach().cpu() for name, value in task.network.state_dict().items()}
+    task.network.load_state_dict(standing.best if job.request.training.keep == "best" else last)
+    return task.recipe.deployed(task.network.cpu().eval()), last, standing
 
 
 def make_job(
@@ -370,14 +408,14 @@ def _anew(network: nn.Module, seed: int, name: str) -> nn.Module:
     return fresh
 
 
-def _audit(job: Job, folder: Path, watch: Watcher | None) -> Result | None:
+def _audit(job: Job, network: nn.Module, folder: Path, watch: Watcher | None) -> Result | None:
     from mohs.auditing import resume
     from mohs.store import Run
 
     threat = job.task.threat
     if threat is None:
         return None
-    network = copy.deepcopy(job.task.network).cpu().eval()
+    network = copy.deepcopy(network).cpu().eval()
     data = (job.test.x, job.test.y)
     if (folder / "run.json").exists():
         if Run.open(folder).complete:

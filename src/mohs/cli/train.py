@@ -79,13 +79,18 @@ def command(
         bool, typer.Option("--allow-drift", help="Go on with another number of threads, whose bits differ.")
     ] = False,
     trust_pickle: options.TrustPickle = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(help="`tensorboard`, `mlflow`: gets the figures of every epoch. As often as wanted.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder; one named after the request without it.", show_default=False)
     ] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs.hardening import harden, make_job
+    from mohs.hardening import carry_out, make_job
     from mohs.report.training import table
+    from mohs.train.loop import leads
 
     chosen: dict[str, Any] = {
         "recipe": recipe,
@@ -116,9 +121,12 @@ def command(
         "test": test,
         "options": options.own(context.args),
     }
-    folder = out or _named(make_job(model, data, **chosen).spec)
+    job = make_job(model, data, **chosen)
+    folder = out or _named(job.spec)
     with _watching(folder) as watch:
-        found = harden(model, data, out=folder, watch=watch, allow_drift=allow_drift, **chosen)
+        found = carry_out(job, folder, watch=watch, allow_drift=allow_drift, log=log or ())
+    if not leads():
+        return 0
     for note in found.notes:
         errors.print(f"[yellow]note[/]: {note}", highlight=False)
     if json:

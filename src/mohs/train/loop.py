@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mohs.errors import Missing, RequestError
+from mohs.errors import Missing, RequestError, RunError
 from mohs.models.cpu import keep_freed_memory
 from mohs.rng import Stream
 from mohs.threat import Threat
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 CHECK_EVERY = 50  # updates: how often the loss is looked at, which waits for the device
 BROKE_DOWN = 0.2  # of robust accuracy lost against the best epoch: catastrophic overfitting
 MOST_RETURNS = 3
+PATIENCE = timedelta(days=7)  # with which processes wait for one another: the first audits before it trains
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,14 @@ class Task:
 
 @dataclass
 class Standing:
-    """What a checkpoint holds beside the weights."""
+    """What a checkpoint holds beside the weights. own: of each process, what recipes carry from batch to batch, `memory`, and the
+    state of its random numbers, `random`."""
 
     epoch: int = 0
     best_epoch: int = -1
     best_score: float = -1.0
     best: dict[str, Tensor] = field(default_factory=dict)
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    own: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     returns: int = 0  # how often it went back, each time with a calmer recipe
     stopped: bool = False
@@ -100,7 +104,7 @@ class _Loop:
         self.recipe = task.recipe
         self.threat = task.threat and facing(task.threat, self.raw)
         self.streams = Stream.of(training.seed, torch.arange(len(task.x)))
-        self.standing = Standing()
+        self.standing, self.memory = Standing(), dict[str, Tensor]()
 
     @property
     def passes(self) -> int:
@@ -192,7 +196,7 @@ class _Loop:
             joint=streams.take(joint[:1]).at("joint"),
             given=self.threat,
             progress=progress,
-            memory=self.standing.memory,
+            memory=self.memory,
             aids=self.aids,
         )
 
@@ -248,6 +252,8 @@ class _Loop:
     # what outlives the process
 
     def _save(self) -> None:
+        memory = {name: value.detach().cpu() for name, value in self.memory.items()}
+        self.standing.own = self._of_all({"memory": memory, "random": torch.get_rng_state()})
         if self.fabric.global_rank == 0:
             checkpoint.save(
                 self.folder,
@@ -256,7 +262,6 @@ class _Loop:
                     "optimiser": self.optimiser.state_dict(),
                     "average": self.average.model.state_dict() if self.average else None,
                     "standing": vars(self.standing),
-                    "random": torch.get_rng_state(),
                     "threads": torch.get_num_threads(),
                 },
             )
@@ -272,30 +277,48 @@ class _Loop:
         if self.average:
             self.average.model.load_state_dict(state["average"])
         self.standing = Standing(**state["standing"])
-        device = self.fabric.device
-        self.standing.memory = {name: value.to(device) for name, value in self.standing.memory.items()}
-        torch.set_rng_state(state["random"])
+        if len(self.standing.own) != self.fabric.world_size:
+            raise RunError(
+                f"{self.folder} was begun with {len(self.standing.own)} processes, and these are {self.fabric.world_size}: go on "
+                "with as many, or name another folder"
+            )
+        own = self.standing.own[self.fabric.global_rank]
+        self.memory = {name: value.to(self.fabric.device) for name, value in own["memory"].items()}
+        torch.set_rng_state(own["random"])
         self._calm()
+
+    def _of_all(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each process has, by rank."""
+        found: list[Any] = [own] * self.fabric.world_size
+        if self.fabric.world_size > 1:
+            torch.distributed.all_gather_object(found, own)
+        return found
 
 
 def launched(training: Training) -> Fabric:
     """The devices and the precision. `torchrun` and `fabric run` say how many processes; without them there is one."""
-    import os
-
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise Missing("lightning-fabric", "train", "training") from error
-    world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     device = torch.device(training.device)
     fabric = Fabric(
         accelerator="cuda" if device.type == "cuda" else "cpu",
-        devices=world if world > 1 else [device.index or 0] if device.type == "cuda" else 1,
-        strategy="ddp" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "auto",
+        devices=here if everywhere > 1 else [device.index or 0] if device.type == "cuda" else 1,
+        num_nodes=everywhere // here,
+        strategy=DDPStrategy(timeout=PATIENCE) if everywhere > 1 else "auto",
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[training.precision],  # type: ignore[arg-type]
     )
-    fabric.launch()
+    if os.environ.get("LT_CLI_USED") != "1":  # `fabric run` has launched it
+        fabric.launch()
     return fabric
+
+
+def leads() -> bool:
+    """Whether this is the first of the processes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
