@@ -75,7 +75,8 @@ class Row:
     """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear
     model it needs, by norm; transformations have closed forms of their own in test_transforms.py. random: whether the
     seed matters. refuses: goals it declines by Refused. after: the attack whose successes it starts from. restarts: False
-    where a restart is another thing. copies: its gradients are those of copies of the model, one forward pass each."""
+    where a restart is another thing. copies: its gradients are those of copies of the model, one forward pass each. traced: rows
+    that go through the model while it is read, which no ledger counts."""
 
     options: dict[str, object]
     threats: tuple[str, ...]
@@ -84,6 +85,7 @@ class Row:
     refuses: tuple[str, ...] = ()
     after: tuple[str, dict[str, object]] | None = None
     copies: bool = False
+    traced: int = 0
 
 
 def budgets(*norms: str) -> tuple[str, ...]:
@@ -135,6 +137,7 @@ ROWS: dict[str, Row] = {
     "si-fgsm": Row({"scales": 3}, budgets("linf"), {"linf": EXACT}),
     "vmi-fgsm": Row({"neighbours": 4}, budgets("linf", "l2"), dict.fromkeys(("linf", "l2"), EXACT), random=True),
     "vni-fgsm": Row({"neighbours": 4}, budgets("linf"), {"linf": EXACT}, random=True),
+    "from-bound": Row({"steps": 25, "targets": 2}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.1, "l1": 1.1}, traced=4),
     "noisy-copies": Row(
         {"steps": 25, "copies": 2}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.1, "l1": 1.1}, random=True, copies=True
     ),

@@ -528,8 +528,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/certified.py",
-        "return [step, *profile.compose(threat, model)]",
-        "return [step, *profile.compose(threat, model)[1:]]",
+        "own = profile.compose(threat, model)",
+        "own = profile.compose(threat, model)[1:]",
         "test_profiles.py::test_a_certificate_goes_before_the_whole_profile",
     ),
     Mutant(
@@ -1215,5 +1215,17 @@ MUTANTS = [
         "return 0 if all(line.met for line in requirements) else 1",
         "return 0",
         "test_certificates.py::test_the_command",
+    ),
+    Mutant(
+        "attacks/gradient/from_bound.py",
+        "lower[0].argsort()[",
+        "lower[0].argsort(descending=True)[",
+        "test_from_bound.py::test_the_starts_lie_in_the_set_where_the_linear_bound_is_least",
+    ),
+    Mutant(
+        "certificates/region.py",
+        "share = (self.ball.radius / length).clamp(max=1)",
+        "share = (self.ball.radius / length).clamp(max=1).mul(0).add(1)",
+        "test_from_bound.py::test_the_starts_lie_in_the_set_where_the_linear_bound_is_least",
     ),
 ]

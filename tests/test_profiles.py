@@ -426,7 +426,10 @@ def test_a_certificate_goes_before_the_whole_profile():
         plain = find_profile(name)
         step, *others = certified(plain, Crown()).compose(threat, TenClasses())
         assert (step.kind, step.name) == ("prove", "crown")
-        assert others == plain.compose(threat, TenClasses())
+        own = plain.compose(threat, TenClasses())
+        assert [one for one in others if one.name != "from-bound"] == own
+        assert [one.closest_first for one in others if one.name == "from-bound"] == [True] * (name == "deep")
+    assert others[-1] == own[-1]
     assert [step.kind for step in certifying(Crown()).compose(threat, TenClasses())] == ["prove"]
 
 

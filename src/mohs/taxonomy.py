@@ -102,7 +102,8 @@ _WATCHING = Place(("2.2.5",), "defences, testing: robustness improvements", ("AM
 
 _BY_GRADIENTS = """fgsm bim pgd apgd apgd-t fab fab-t deepfool mi-fgsm ni-fgsm acg pgd-optimizer jitter gama anneal-flip slide
     pgd-l0 cw cw-linf cw-l0 ead lbfgs jsma superdeepfool ddn fmn alma sigma-zero pdpgd brendel-bethge squeeze stadv
-    wasserstein-sinkhorn wasserstein-dual wasserstein-frank-wolfe recoloradv ppgd lpa fast-lpa on-manifold noisy-copies"""
+    wasserstein-sinkhorn wasserstein-dual wasserstein-frank-wolfe recoloradv ppgd lpa fast-lpa on-manifold noisy-copies
+    from-bound"""
 _BY_QUERIES = """square sparse-rs bisection spatial-grid worst-of-k one-pixel nes spsa simba simba-dct parsimonious bandits zoo
     gen-attack hop-skip-jump qeba geoda surfree boundary opt sign-opt rays"""
 _BY_SURROGATES = "di-fgsm ti-fgsm si-fgsm vmi-fgsm vni-fgsm"

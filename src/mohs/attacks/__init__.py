@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mohs.attacks.gradient.anneal_flip import AnnealFlip
     from mohs.attacks.gradient.apgd import APGD, APGDTargeted
     from mohs.attacks.gradient.fgsm import FGSM
+    from mohs.attacks.gradient.from_bound import FromBound
     from mohs.attacks.gradient.gama import GAMA
     from mohs.attacks.gradient.jitter import Jitter
     from mohs.attacks.gradient.mifgsm import MIFGSM, NIFGSM
@@ -101,6 +102,7 @@ TABLE: dict[str, str] = {
     "si-fgsm": "mohs.attacks.transfer.fgsm:SIFGSM",
     "vmi-fgsm": "mohs.attacks.transfer.fgsm:VMIFGSM",
     "vni-fgsm": "mohs.attacks.transfer.fgsm:VNIFGSM",
+    "from-bound": "mohs.attacks.gradient.from_bound:FromBound",
     "noisy-copies": "mohs.attacks.transfer.noisy_copies:NoisyCopies",
     "cw": "mohs.attacks.minimal.cw:CW",
     "cw-linf": "mohs.attacks.minimal.cw_linf:CWLinf",
@@ -254,6 +256,7 @@ __all__ = [
     "CWLinf",
     "DeepFool",
     "FastLPA",
+    "FromBound",
     "GenAttack",
     "GeoDA",
     "HopSkipJump",

@@ -42,7 +42,7 @@ def branch_and_bound(net: Reduced, seconds: float, steps: int, lr: float) -> Tre
         subdomains += part.size
         part = unproved(net, part, least)
         drawn = bound(fast, lines(fast, part.sign), part)
-        point = counterexample(fast, fast.region.minimiser(drawn.x))
+        point = counterexample(fast, fast.region.minimiser(drawn.x[None])[0])
         score = intercepts(fast, part, drawn.after)
         leaf = score.isneginf().all(1)
         if not leaf.all():

@@ -79,6 +79,16 @@ def alpha_crown(network: Network, region: Region, A: Tensor, ascent: Ascent = As
     return found, bounds
 
 
+def attained(network: Network, region: Region, A: Tensor) -> tuple[Tensor, Tensor]:
+    """CROWN's bounds [rows, S] of functions A [rows, S, classes], and where they would be attained: the inputs
+    [rows, S, *input] at which the linear functions below them are least."""
+    with torch.no_grad():
+        found, bounds = crown(network, region, A)
+        seen = dict[int, Tensor]()
+        substitute(bounds, Functions({len(network.nodes) - 1: A}), sound=False, seen=seen)
+        return found, region.minimiser(seen[0])
+
+
 def chunk(bounds: Bounds, rows: int) -> int:
     """How many outputs at once."""
     widest = max(torch.Size(node.shape).numel() for node in bounds.network.nodes)

@@ -55,18 +55,19 @@ class Region:
         return found - 2 * gamma(summed(A.shape[2:]), A.dtype) * dot(size, self.box.magnitude + radius)
 
     def minimiser(self, A: Tensor) -> Tensor:
-        """[S, *input]: inputs in the region of one example at which A [S, *input] times the input is low: where `lower` is
-        attained, in the box or on the ball, and pulled into the other."""
+        """[rows, S, *input]: inputs of the region at which A [rows, S, *input] times the input is low: where `lower` is attained,
+        in the box or on the ball, and pulled into the other."""
         with torch.enable_grad():
-            A = A.detach().unsqueeze(0).requires_grad_()
+            A = A.detach().requires_grad_()
             (found,) = torch.autograd.grad(self.lower(A, sound=False).sum(), A)
-        inside = torch.maximum(torch.minimum(found[0], self.box.upper), self.box.lower)
+        inside = torch.maximum(torch.minimum(found, self.box.upper.unsqueeze(1)), self.box.lower.unsqueeze(1))
         if self.ball is None:
             return inside
         order = 1.0 if self.ball.dual == torch.inf else self.ball.dual / (self.ball.dual - 1)
-        length = torch.linalg.vector_norm((inside - self.ball.center).flatten(1), ord=order, dim=1)
-        share = (self.ball.radius / length).clamp(max=1).view(-1, *[1] * (inside.ndim - 1))
-        pulled: Tensor = self.ball.center + share * (inside - self.ball.center)
+        center = self.ball.center.unsqueeze(1)
+        length = torch.linalg.vector_norm((inside - center).flatten(2), ord=order, dim=2)
+        share = (self.ball.radius / length).clamp(max=1).view(*A.shape[:2], *[1] * (A.ndim - 2))
+        pulled: Tensor = center + share * (inside - center)
         return pulled
 
 

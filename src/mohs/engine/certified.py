@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mohs import certificates
+from mohs.attacks.gradient.from_bound import FromBound
 from mohs.certificates import Certificate
 from mohs.engine.profiles import Profile, Step
 from mohs.models import Model
@@ -21,11 +22,15 @@ def certifying(certificate: Certificate) -> Profile:
 
 
 def certified(profile: Profile, certificate: Certificate) -> Profile:
-    """A profile that attacks only what the certificate leaves open."""
+    """A profile that attacks only what the certificate leaves open; `deep` also from where the bound leaves it open."""
     step = _step(certificate)
 
     def compose(threat: Threat, model: Model) -> list[Step]:
-        return [step, *profile.compose(threat, model)]
+        own = profile.compose(threat, model)
+        if profile.name != "deep" or threat.name not in FromBound.sets:
+            return [step, *own]
+        *decide, measure = own
+        return [step, *decide, Step("from-bound", (FromBound(),), closest_first=True), measure]
 
     words = f"{profile.words}; before it {step.name}, and what that proves is not attacked"
     return replace(profile, name=f"{profile.name}+{step.name}", words=words, compose=compose)
