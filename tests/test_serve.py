@@ -27,7 +27,7 @@ from mohs.demo import DigitNet
 from mohs.errors import Missing, Refused, RequestError
 from mohs.models import Model, as_model
 from mohs.models.shapes import input_shape
-from mohs.serve import Limits, make_app
+from mohs.serve import GuardSpec, Limits, make_app
 from mohs.serve.declined import Declined
 from mohs.serve.wire import Gives, read_inputs
 from mohs.threat import Knowledge
@@ -268,6 +268,15 @@ def test_a_token_is_wanted_and_never_told(model: Model, caplog: pytest.LogCaptur
         assert metrics.status_code == 200
         said = caplog.text + metrics.text + CLIENT.get(f"{url}/openapi.json").text + "".join(a.text for a in wrong)
     assert token not in said
+
+
+def test_each_token_is_a_client_of_its_own(model: Model) -> None:
+    spec = GuardSpec.model_validate({"quota": {"examples": 2, "seconds": 3600}})
+    with serving(make_app(model, SHAPE, token="alpha beta", guard=spec)) as url:
+        alpha, beta = ({"Authorization": f"Bearer {name}"} for name in ("alpha", "beta"))
+        assert [ask(url, images(1), **alpha).status_code for _ in range(3)] == [200, 200, 429]
+        assert [ask(url, images(1), **beta).status_code for _ in range(3)] == [200, 200, 429]
+        assert ask(url, images(1), Authorization="Bearer alpha beta").status_code == 401
 
 
 # many at once

@@ -24,7 +24,11 @@ def command(
     port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8080,
     token_env: Annotated[
         str | None,
-        typer.Option(help="The environment variable whose value clients must send as a bearer token.", show_default=False),
+        typer.Option(
+            help="The environment variable whose value clients must send as a bearer token; of several, apart by spaces, each is "
+            "a client of its own.",
+            show_default=False,
+        ),
     ] = None,
     guard: Annotated[
         Path | None,

@@ -42,7 +42,8 @@ def create_app(
 ) -> FastAPI:
     """The application that answers for `model` on examples of `shape`.
 
-    answers: what is told of the scores. token: wanted as a bearer token for /predict and /metrics. threads: of torch.
+    answers: what is told of the scores. token: wanted as a bearer token for /predict and /metrics; of several, apart by spaces,
+    each is a client of its own. threads: of torch.
     """
     service = Service(model, shape, answers, limits, guard, token, threads)
 
@@ -75,7 +76,7 @@ def create_app(
     @app.get("/metrics", summary="Counters for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:
         try:
-            service.check_token(request)
+            service.client(request)
         except Declined as declined:
             return refusal(declined)
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -104,16 +105,16 @@ class Service:
         self.batcher = Batcher(model.scores, rows=model.rows, room=limits.waiting, threads=threads)
         self.metrics = Metrics(lambda: self.batcher.waiting)
         self.batcher.observe = self.metrics.rows.observe
-        self._digest = None if token is None else _digest(token)
+        self._digests = [] if token is None else [_digest(one) for one in token.split()]
         self._held = 0  # bytes of the bodies that are being read and answered
 
     async def respond(self, request: Request) -> Response:
         """The answer to /predict, or the error as JSON."""
         try:
-            self.check_token(request)
+            client = self.client(request)
             async with self._body(request) as body:
                 x = read_inputs(body, self.shape, self.limits.examples)
-                return as_json(await self._predict(request.client.host if request.client else "", x))
+                return as_json(await self._predict(client, x))
         except Declined as declined:
             self.metrics.declined.labels(declined.reason).inc()
             return refusal(declined)
@@ -133,12 +134,17 @@ class Service:
         self.metrics.suspects.inc(suspect)
         return (self.answers.labels_only() if suspect else self.answers)(logits)
 
-    def check_token(self, request: Request) -> None:
-        """Declined (401) without the bearer token; compared by digests, in constant time."""
+    def client(self, request: Request) -> str:
+        """Who asks: one of the tokens, or the address where none is wanted. Declined (401) without a bearer token that is known;
+        compared by digests, in constant time."""
+        if not self._digests:
+            return request.client.host if request.client else ""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        right = self._digest is None or hmac.compare_digest(_digest(given.strip()), self._digest)
-        if not right or (self._digest is not None and scheme.lower() != "bearer"):
+        sent = _digest(given.strip())
+        right = [i for i, known in enumerate(self._digests) if hmac.compare_digest(sent, known)]
+        if not right or scheme.lower() != "bearer":
             raise Declined(401, "token", "this server wants the header `Authorization: Bearer TOKEN`")
+        return f"token {right[0]}"
 
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
