@@ -39,9 +39,9 @@ def make_app(
 ) -> FastAPI:
     """The ASGI application of a model for examples of `shape`; RequestError, Refused and Missing.
 
-    gives: `scores`, `topk:K` or `label`. outputs: `logits` as the model has them, or `probabilities`. token: clients
-    must send as a bearer token; of several, apart by spaces, each is a client of its own. rows: of one call of the model. threads: of torch. Calls are padded to the quantum at which
-    an answer does not depend on what else is asked at that moment.
+    gives: `scores`, `topk:K` or `label`. outputs: `logits` as the model has them, or `probabilities`. token: clients must send as
+    a bearer token; of several, apart by spaces, each is a client of its own. rows: of one call of the model. threads: of torch.
+    Calls are padded to the quantum at which an answer does not depend on what else is asked at that moment.
     """
     try:
         from mohs.serve.app import create_app
