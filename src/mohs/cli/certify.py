@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from mohs.cli import options
 from mohs.cli.smoothing import NAME, smoothing
@@ -76,12 +74,10 @@ def command(
     json: options.Json = False,
 ) -> int:
     from mohs.cli.running import carried_out, given
-    from mohs.cli.show import fresh, tell, verdict_line
+    from mohs.cli.show import finish, fresh, tell
     from mohs.jobs import make_job
-    from mohs.report import write_report
-    from mohs.report.policy import check, parse_requirement
+    from mohs.report.policy import parse_requirement
     from mohs.report.proofs import summary
-    from mohs.report.tables import as_json
     from mohs.store.verdict import verdict_of
 
     for line in (*(require or []), *(confident or [])):
@@ -119,15 +115,4 @@ def command(
     tell(work.findings)
     folder = out or fresh("certify")
     run = carried_out(work, folder)
-    verdict = verdict_of(run)
-    requirements = check(require or [], confident or [], verdict.scores)
-    report = write_report(run, folder / "report.html")
-    if json:
-        typer.echo(json_module.dumps(as_json(verdict, requirements), indent=1))
-    else:
-        console = Console()
-        console.print(summary(verdict))
-        for requirement in requirements:
-            console.print(verdict_line(requirement))
-        console.print(f"report: {report}", soft_wrap=True, highlight=False)
-    return 0 if all(line.met for line in requirements) else 1
+    return finish(run, verdict_of(run), json, require or [], confident or [], summary=summary)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -75,12 +75,21 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, n: bars.update(task, completed=done, total=n)
 
 
-def finish(run: Run, verdict: Verdict, as_json: bool, require: list[str], confident: list[str], out: Path | None = None) -> int:
-    """Print the verdict, settle the policy, name the report; the exit code."""
-    from mohs.report import write_report
+def finish(
+    run: Run,
+    verdict: Verdict,
+    as_json: bool,
+    require: list[str],
+    confident: list[str],
+    out: Path | None = None,
+    *,
+    summary: Callable[[Verdict], RenderableType] | None = None,
+) -> int:
+    """Print the verdict, by a summary other than an audit's where one is given, settle the policy, name the report; the exit
+    code."""
+    from mohs.report import terminal, write_report
     from mohs.report.junit import junit_xml
     from mohs.report.tables import as_json as to_json
-    from mohs.report.terminal import summary
 
     requirements = check(require, confident, verdict.scores)
     report = write_report(run, out or run.folder / "report.html")
@@ -90,7 +99,7 @@ def finish(run: Run, verdict: Verdict, as_json: bool, require: list[str], confid
         typer.echo(json.dumps(to_json(verdict, requirements), indent=1))
     else:
         console = Console()
-        console.print(summary(verdict))
+        console.print((summary or terminal.summary)(verdict))
         for line in requirements:
             console.print(verdict_line(line))
         console.print(f"report: {report}", soft_wrap=True, highlight=False)
