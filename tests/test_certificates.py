@@ -185,6 +185,18 @@ def test_pgd_stays_above_every_bound(name: str) -> None:
         assert bool((bound(net, x, y, "linf:0.1", method)[0].amin(1) <= worst + 1e-5).all())
 
 
+def test_crown_is_met_with_intervals() -> None:
+    """The margin relu(z) is 0 at least, which a line below it of slope 1 does not know."""
+    module = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), ([[2.1]], [-1.0], [[1.0], [0.0]], [0.0, 0.0]), strict=True):
+            parameter.copy_(torch.tensor(value))
+    x = torch.full((1, 1), 0.5)
+    net = trace(module, x)
+    for method in ("interval", "crown", "alpha-crown"):
+        assert float(bound(net, x, torch.tensor([0]), "linf:0.5", method)[0]) == pytest.approx(0.0, abs=1e-5)
+
+
 def test_slopes_gain_and_boxes_are_met() -> None:
     """alpha-CROWN is above CROWN on a net where slopes matter, and CROWN's boxes lie in those of intervals."""
     module = seeded(NETS["mlp"])

@@ -50,7 +50,7 @@ def interval(network: Network, region: Region, A: Tensor) -> tuple[Tensor, Bound
 def crown(
     network: Network, region: Region, A: Tensor, lower: Lower = substitute, known: Bounds | None = None
 ) -> tuple[Tensor, Bounds]:
-    """The same by substitution, the boxes of activations' inputs too: each is met with that of intervals.
+    """The same by substitution, the boxes of activations' inputs too: each is met with that of intervals, and so is the result.
 
     lower: how a linear function of a node is bounded from below. known: of the same rows, whose boxes are met too."""
     bounds, wanted = Bounds(network, region), set(network.bounded())
@@ -58,9 +58,9 @@ def crown(
         exact = bounds.reach(i, known)
         if i in wanted and not exact:
             tighten(bounds, i, lower)
-    parts = A.split(chunk(bounds, len(A)), 1)
-    found = torch.cat([lower(bounds, Functions({len(network.nodes) - 1: part})) for part in parts], 1)
-    return found, bounds
+    last = len(network.nodes) - 1
+    found = [lower(bounds, Functions({last: part})) for part in A.split(chunk(bounds, len(A)), 1)]
+    return torch.maximum(torch.cat(found, 1), substitute(bounds, Functions({last: A}), relax=False)), bounds
 
 
 def alpha_crown(network: Network, region: Region, A: Tensor, ascent: Ascent = Ascent()) -> tuple[Tensor, Bounds]:
