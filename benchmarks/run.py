@@ -267,6 +267,7 @@ def smoothing() -> dict[str, Any]:
 
 
 RECIPES = ("pgd", "trades", "mart", "pgd+awp", "fast", "free", "standard", "alp", "distillation", "gaussian")
+BOUNDED = ("pgd", "ibp", "crown-ibp")
 SEEDS = (0, 1, 2)
 
 
@@ -294,6 +295,16 @@ def cifar_training() -> dict[str, Any]:
     rows = [json.loads(process.communicate()[0].strip().splitlines()[-1]) for process in running]
     keys = ("standard_sdp200", "clean_jpeg_10000", "seconds")
     return {"means": {key: sum(row[key] for row in rows) / len(rows) for key in keys}, "raw": rows}
+
+
+def certified_training() -> dict[str, Any]:
+    """Training on bounds beside adversarial training, on the embedded digits at linf:0.1."""
+    rows = {name: [call(sys.executable, "training", "proved", "digits", name, seed) for seed in SEEDS] for name in BOUNDED}
+    keys = ("clean", "quick", "proved_by_interval", "proved_by_crown", "processor_seconds")
+    return {
+        "means": {name: {key: sum(row[key] for row in found) / len(SEEDS) for key in keys} for name, found in rows.items()},
+        "raw": rows,
+    }
 
 
 def training_cost() -> dict[str, Any]:
@@ -451,6 +462,7 @@ BENCHES = {
         autoattack,
         compiled,
         deep,
+        certified_training,
         training_cost,
         train_kills,
         recipes,
