@@ -25,7 +25,7 @@ from mohs.train.noise import Gaussian
 from mohs.train.pgd import PGDTraining
 from mohs.train.smooth import Smooth
 from mohs.train.trades import TRADES
-from tests.test_train import THREAT, batch, data, network, plain, same, task, weights
+from tests.test_train import THREAT, batch, data, heated, network, plain, same, task, weights
 
 
 def misled(step: Batch, point: Tensor) -> Tensor:
@@ -41,9 +41,9 @@ def test_mart_by_hand() -> None:
     torch.testing.assert_close(boosted(logits, y), expected)
     sure = torch.tensor([[200.0, 0.0], [0.0, 200.0]])
     torch.testing.assert_close(boosted(sure, torch.tensor([0, 0])), torch.tensor([0.0, 27.631 * 2]), atol=1e-3, rtol=0)
-    module = plain()
+    module = heated(plain())
     step = batch(module)
-    still = MART(steps=0)  # x' is the random start
+    still = MART(steps=2)
     point = still.attacked(step)
     z, z2 = module(step.x0), module(point)
     kl = (z.softmax(1) * (z.log_softmax(1) - z2.log_softmax(1))).sum(1)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +26,7 @@ from mohs.rng import Stream
 from mohs.threat import Linf, parse_threat
 from mohs.train import RECIPES, Recipe, find, parse
 from mohs.train.augment import augmentation
+from mohs.train.average import Average
 from mohs.train.batch import Batch, crafting
 from mohs.train.fast import Fast
 from mohs.train.free import Free
@@ -169,8 +171,27 @@ def test_trades_climbs_the_divergence_and_both_sides_get_gradients() -> None:
     module = plain().eval()
     step = batch(module)
     clean = module(step.x0).detach()
-    steps = [divergence(clean, module(TRADES(steps=k).attacked(step))).mean() for k in (0, 2, 10)]
+    points = [TRADES(steps=k).attacked(step) for k in (0, 2, 10)]
+    steps = [divergence(clean, module(point)).mean() for point in points]
     assert steps[0] < steps[1] < steps[2]
+    assert (points[2] - step.x0).abs().flatten(1).amax(1).min() == pytest.approx(THREAT.epsilon)  # not back and forth at x0
+    module = heated(plain())
+    step = batch(module)
+    z, attacked = module(step.x0), module(points[2])
+    expected = functional.cross_entropy(z, step.y) + 6 * divergence(z, attacked).mean()
+    parameters = list(module.parameters())
+    for one, other in zip(
+        torch.autograd.grad(TRADES().outer(step, points[2]), parameters), torch.autograd.grad(expected, parameters), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def heated(module: nn.Module) -> nn.Module:
+    """With ten times the scores, so that divergences matter."""
+    with torch.no_grad():
+        for parameter in list(module.parameters())[-2:]:
+            parameter.mul_(10)
+    return module
 
 
 def test_free_keeps_one_perturbation_in_the_ball() -> None:
@@ -191,6 +212,12 @@ def test_free_keeps_one_perturbation_in_the_ball() -> None:
     assert not torch.equal(before[:4], memory["change"][:4])
     assert torch.equal(before[4:], memory["change"][4:])  # a short batch uses a slice
     assert Free(replays=8).updates == 8
+    losses = []
+    for loss in Free(replays=4, step_size=0.2).losses(batch(module)):  # the weights stand still: it climbs
+        loss.backward()
+        losses.append(loss.item())
+    assert losses == sorted(losses)
+    assert losses[-1] > losses[0] + 0.01
 
 
 def test_fast_stays_in_the_ball_although_its_step_does_not() -> None:
@@ -281,7 +308,7 @@ torch.set_num_threads(1)
 for recipe in (PGDTraining(steps=2), Universal()):
     folder = Path(sys.argv[1]) / type(recipe).__name__
     folder.mkdir(exist_ok=True, parents=True)
-    fit(task(recipe, plain(), batch=24), folder)
+    fit(task(recipe, plain(), batch=25), folder)
 for name in ("whole", "parts"):
     folder = Path(sys.argv[1]) / name
     folder.mkdir(exist_ok=True)
@@ -304,14 +331,14 @@ def torchrun(*words: object) -> None:
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    """Batches of 24 over 80 rows: the last one has 8. Gradients are averaged, so the weights agree but for rounding; and what
-    was stopped goes on to the bit, with each process's own perturbation and dropout."""
+    """Batches of 25 over 80 rows: 13 and 12 a process, 3 and 2 in the last. Gradients are averaged, so the weights agree but for
+    rounding; and what was stopped goes on to the bit, with each process's own perturbation and dropout."""
     script = tmp_path / "joint.py"
     script.write_text(JOINT)
     torchrun(script, tmp_path / "two")
     for recipe in (PGDTraining(steps=2), Universal()):
         name = type(recipe).__name__
-        one = task(recipe, plain(), batch=24)
+        one = task(recipe, plain(), batch=25)
         (tmp_path / "one" / name).mkdir(parents=True)
         alone = fit(one, tmp_path / "one" / name)
         two = checkpoint(tmp_path / "two" / name)
@@ -346,6 +373,72 @@ def test_schedules() -> None:
     assert [SCHEDULES["one-cycle"](p) for p in (0.0, 0.2, 0.4, 0.7, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert [SCHEDULES["cosine"](p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.5, 0])
     assert [SCHEDULES["step"](p) for p in (0.0, 0.49, 0.5, 0.8)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_the_rate_follows_the_schedule(tmp_path: Path) -> None:
+    """Of the last of four updates of each epoch."""
+    found = fit(task(find("standard")(), schedule="cosine", rate=0.2), tmp_path)
+    expected = [0.2 * SCHEDULES["cosine"]((4 * epoch + 3) / 16) for epoch in range(4)]
+    assert [row["rate"] for row in found.history] == pytest.approx(expected)
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    module = plain()
+    before = weights(module)
+    plainly = {"schedule": "constant", "momentum": 0.0, "weight_decay": 0.0, "rate": 1.0, "clip": 1e-3, "epochs": 1}
+    fit(task(find("standard")(), module, **plainly), tmp_path)
+    moved = torch.cat([(after - before[name]).flatten() for name, after in weights(module).items()]).norm()
+    assert 1e-3 < moved <= 4e-3 * (1 + 1e-4)  # four updates
+
+
+def test_averages_of_weights() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    found = {"ema:0.9": [], "ema:0.5": [], "swa:0.5": []}
+    for text, seen in found.items():
+        average = Average(text, module)
+        for k, value in enumerate((1.0, 2.0, 4.0, 8.0)):
+            nn.init.constant_(module.weight, value)
+            average.update(module)
+            average.epoch(module, (k + 1) / 4)
+            seen.append(average.model.module.weight.item() if average.model.n_averaged else None)
+    first = [1.0, 2 / 11 * 1 + 9 / 11 * 2]
+    third = 3 / 12 * first[1] + 9 / 12 * 4
+    assert found["ema:0.9"] == found["ema:0.5"] == pytest.approx([*first, third, 4 / 13 * third + 9 / 13 * 8])
+    assert found["swa:0.5"] == [None, 2.0, 3.0, pytest.approx(14 / 3)]
+
+
+def test_an_average_of_each_update_is_what_is_kept(tmp_path: Path) -> None:
+    """After one epoch of four updates it lags behind the last weights."""
+    done = task(find("standard")(), plain(), average="ema:0.9", epochs=1)
+    found = fit(done, tmp_path)
+    assert found.best_epoch == 0
+    assert not same(found.best, weights(done.network))
+    first = plain().state_dict()["1.weight"]
+    assert 0 < (found.best["1.weight"] - first).norm() < (done.network.state_dict()["1.weight"] - first).norm()
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    """One that carries a pickle is refused, and what the pickle would do is not done."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "done",)
+
+    torch.save({"network": Bomb()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(RunError, match="cannot be read"):
+        fit(task(find("standard")()), tmp_path)
+    assert not (tmp_path / "done").exists()
+
+
+def test_what_is_kept_is_what_was_asked_for(tmp_path: Path) -> None:
+    """A rate that is too large: the best epoch is not the last one."""
+    x, y = data(256)
+    settings = {"recipe": "fast", "threat": "linf:0.1", "epochs": 6, "batch": 32, "rate": 0.3, "schedule": "constant"}
+    best, last = (harden(network(), (x, y), out=tmp_path / keep, keep=keep, **settings) for keep in ("best", "last"))
+    assert best.standing.best_epoch < 5
+    for keep, found in (("best", best), ("last", last)):
+        assert same(weights(found.network), load_file(tmp_path / keep / f"{keep}.safetensors"))
+    assert not same(weights(best.network), weights(last.network))
 
 
 def test_augmentation_draws_by_row() -> None:

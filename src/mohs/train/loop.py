@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import time
@@ -313,7 +314,15 @@ def launched(training: Training) -> Fabric:
     )
     if os.environ.get("LT_CLI_USED") != "1":  # `fabric run` has launched it
         fabric.launch()
+    if everywhere > 1:
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Without this a process now and then aborts as it ends."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def leads() -> bool:
