@@ -79,6 +79,7 @@ LEAST = {  # what a chapter's commands are cut down to
     "--steps": "5",
     "--points": "5",
     "--per-batch": "8",
+    "--seconds": "1",
     "--widths": "4,8",
     **dict.fromkeys(["--epochs", "--rounds", "--depths", "--pairs"], "1"),
     **dict.fromkeys(["--search-steps", "--directions", "--batches"], "3"),
