@@ -189,7 +189,7 @@ def epochs(name: str, times: int = 5, between: Callable[[], None] = lambda: None
     images; one thread."""
     recipe, _ = parse(name, dict(OPTIONS.get(name, {})))
     x, y = random_images()
-    training = Training(epochs=times + 1, batch=128, rate=0.01)
+    training = Training(epochs=times + 1, batch=128, rate=0.01, guard=False)  # which two images would set off
     task = Task(build("wk-cnn", shape=(3, 32, 32), classes=10), recipe, x, y, x[:2], y[:2], 10, training)
     task.threat = None if recipe.sets == () else Linf(2 / 255)
     spent: list[float] = []
