@@ -28,7 +28,7 @@ MUTANTS = [
         "attacks/base.py",
         ", rejected=judge.model.rejected)",
         ")",
-        "test_smoothing.py::test_predict_votes_abstains_and_can_be_attacked",
+        "test_apgd_fab.py::test_what_a_model_refuses_is_no_success_of_an_attack_called_directly",
     ),
     Mutant("certificates/clever.py", '"l1": math.inf}', '"l1": 1.0}', "test_clever.py"),
     Mutant("certificates/clever.py", "p >= LEAST_P", "p >= 0", "test_clever.py"),

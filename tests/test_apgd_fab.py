@@ -742,3 +742,16 @@ def test_company_changes_no_bit(attack: Attack, norm: str) -> None:
         want = getattr(together, name)
         assert torch.equal(getattr(permuted, name), want[order]), name
         assert torch.equal(torch.cat([getattr(out, name) for out in alone]), want[[0, 7, 20]]), name
+
+
+def test_what_a_model_refuses_is_no_success_of_an_attack_called_directly() -> None:
+    """Class 2 is a refusal and within easy reach; class 1 is out of reach."""
+    layer = nn.Linear(2, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]))
+        layer.bias.copy_(torch.tensor([0.0, -9.0, 0.0]))
+    model = TorchModel(layer, classes=3)
+    x, y = torch.tensor([[0.55, 0.5]]), torch.tensor([0])
+    assert bool(APGD(steps=5)(model, x, y, threat="linf:0.2").broken)
+    model.rejected = 2
+    assert not bool(APGD(steps=5)(model, x, y, threat="linf:0.2").broken)
