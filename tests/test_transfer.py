@@ -272,6 +272,9 @@ def test_a_transferred_attack_asks_the_victim_once_an_example(name: str) -> None
     attack = find(name)()
     attack.check(threat, Untargeted(), victim)
     oracle = Oracle.begin(prepared, threat, Untargeted(), w.x, w.y, ids=w.ids, reference=w.reference)
+    assert oracle.aim.reference is not None
+    torch.testing.assert_close(oracle.aim.reference, prepared.surrogate.scores(w.x))  # targets are ranked by what one has
+    assert not torch.allclose(oracle.aim.reference, w.reference, atol=1e-3)
     Counting.asked = 0
     outcome = attack.on(oracle)
     assert torch.equal(oracle.ledger.judged, 1 + outcome.broken.long())  # asked once, and a success confirmed
