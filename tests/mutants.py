@@ -785,7 +785,7 @@ MUTANTS = [
         "/ part.epsilon for part, point in points]).amax(0)",
         "/ part.epsilon for part, point in points]).amin(0)",
         (
-            "test_transforms.py::test_points_are_in_the_set_where_their_largest_ratio_is "
+            "test_transforms.py::test_a_composite_is_as_far_as_the_part_that_needs_most "
             "test_transforms.py::test_a_composite_needs_less_of_each"
         ),
     ),
@@ -862,13 +862,14 @@ MUTANTS = [
         "geometry/linf.py",
         "key = (epsilon, low, high, x0._version)",
         "key = (low, high, x0._version)",
-        (
-            "test_geometry.py::test_projection_lands_stays_and_is_nearest "
-            "test_geometry.py::test_projection_is_the_identity_inside "
-            "test_geometry.py::test_per_row"
-        ),
+        "test_geometry.py::test_an_interval_in_linf_is_of_its_budget_and_its_point",
     ),
-    Mutant("geometry/linf.py", "key = (epsilon, low, high, x0._version)", "key = (epsilon, low, high)", "test_geometry.py"),
+    Mutant(
+        "geometry/linf.py",
+        "key = (epsilon, low, high, x0._version)",
+        "key = (epsilon, low, high)",
+        "test_geometry.py::test_an_interval_in_linf_is_of_its_budget_and_its_point",
+    ),
     Mutant(
         "geometry/solve.py",
         "turned = torch.ones_like(v).copysign_(v)",

@@ -715,3 +715,18 @@ def test_a_composite_needs_less_of_each() -> None:
     assert bool(made(module, x, y, threat="translation:0.5px+linf:0.1005").broken.all())
     assert not bool(made(module, x, y, threat="translation:0.5px+linf:0.0995").broken.any())
     assert not bool(made(module, x, y, threat="translation:0.45px+linf:0.1005").broken.any())
+
+
+def test_a_composite_is_as_far_as_the_part_that_needs_most() -> None:
+    """Half of the rotation and all of the change of pixels, and the other way round, are at the edge of the set."""
+    threat, x0 = parse_threat("rotation:30deg+linf:0.1"), images()
+    stream = Stream.of(0, torch.arange(len(x0)))
+    g = torch.randn(threat.random_point(x0, stream).shape, generator=torch.Generator().manual_seed(1))
+    corner = threat.step(threat.origin(x0), g, x0, 2.0)
+    parts = threat.split(corner, x0)
+    for least in range(len(parts)):
+        scaled = threat.split(corner.clone(), x0)
+        origin = threat.split(threat.origin(x0), x0)
+        scaled[least].copy_((parts[least] + origin[least]) / 2)
+        point = torch.cat([part.flatten(1) for part in scaled], 1).view(corner.shape)
+        assert torch.allclose(threat.distance(point, x0), torch.ones(len(x0)).double(), atol=1e-3)
