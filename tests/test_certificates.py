@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 import mohs
 from mohs import certificates
-from mohs.certificates.activations import CELLS, ELU, GELU, SIGMOID, SILU, TANH, Smooth, softplus
+from mohs.certificates.activations import CELLS, ELU, GELU, RELU, SIGMOID, SILU, TANH, Smooth, softplus
 from mohs.certificates.affine import convolution
-from mohs.certificates.backward import Bounds, Functions, substitute
+from mohs.certificates.backward import Bounds, Functions, substitute, through
 from mohs.certificates.crown import Ascent, alpha_crown, crown, interval, margins, optimised
 from mohs.certificates.graph import Network, Unsupported, network_of, trace
 from mohs.certificates.operators import Activation, Box, gamma
@@ -65,6 +65,18 @@ class Residual(nn.Module):
         return self.c(z.mean((2, 3)).flatten(1))
 
 
+class PreActivated(nn.Module):
+    """A shortcut from before an activation: its input is met by two ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(72, 12), nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.a(x.flatten(1))
+        return self.c((z - 0.7 * self.b(z.relu())).relu())
+
+
 def seeded(make: object, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -78,6 +90,7 @@ NETS = {
     ),
     "residual relu": lambda: Residual(nn.ReLU()),
     "residual silu": lambda: Residual(nn.SiLU()),
+    "preactivated": PreActivated,
     "leaky": lambda: nn.Sequential(nn.Linear(6, 12), nn.LeakyReLU(0.1), nn.Linear(12, 12), nn.LeakyReLU(0.2), nn.Linear(12, 4)),
     "sigmoid": lambda: nn.Sequential(nn.Linear(6, 12), nn.Sigmoid(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 4)),
     "softplus": lambda: nn.Sequential(nn.Linear(6, 12), nn.Softplus(2.0), nn.Linear(12, 12), nn.GELU(), nn.Linear(12, 4)),
@@ -229,6 +242,18 @@ def test_float32_is_outside_of_float64(name: str, method: str) -> None:
         for i in range(len(net.nodes)) if method == "interval" else ():  # which entries CROWN tightens hangs on rounding
             assert bool((a.boxes[i].lower.double() <= b.boxes[i].lower + 1e-12).all())
             assert bool((a.boxes[i].upper.double() >= b.boxes[i].upper - 1e-12).all())
+
+
+def test_rounding_is_charged_at_every_activation() -> None:
+    """What a sound constant is below the other is at least the worst rounding of the sum over its lines."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(1, 3, 2000, generator=generator)
+    low = -torch.rand(1, 2000, generator=generator)
+    relaxed = RELU.relax(Box(low, low + 1))
+    (_, plain), (_, sound) = (through(A, relaxed, None, sound) for sound in (False, True))
+    due = gamma(2000, A.dtype) * (A.abs() * relaxed.flow).flatten(2).sum(2)
+    assert bool((plain - sound >= 0.99 * due).all())
+    assert float(due.min()) > 0.05
 
 
 def test_rounding_is_charged_at_every_product() -> None:
