@@ -343,7 +343,7 @@ MUTANTS = [
         "oracle.py",
         "self._close_silent(verdict.margin.isnan() & ~verdict.reached, q, rows, self.judge)",
         "pass",
-        "test_oracle.py",
+        "test_oracle.py::test_what_has_no_answer_is_closed_with_its_reason_and_never_robust",
     ),
     Mutant(
         "oracle.py",
@@ -367,7 +367,7 @@ MUTANTS = [
         "oracle.py",
         "oracle._close_silent(reference.isnan().any(1), ledger.point, oracle.ids, judge)",
         "pass",
-        "test_oracle.py test_audit.py",
+        "test_oracle.py::test_what_has_no_answer_is_closed_with_its_reason_and_never_robust",
     ),
     Mutant(
         "oracle.py",
@@ -1191,10 +1191,7 @@ MUTANTS = [
         "threat/wasserstein.py",
         "& (exact >= 0).all(1) &",
         "&",
-        (
-            "test_transforms.py::test_plans_move_brightness_and_pay_for_distance "
-            "test_transforms.py::test_projected_plans_lie_in_the_ball_and_the_box"
-        ),
+        "test_transforms.py::test_a_plan_sends_nothing_negative",
     ),
     Mutant(
         "threat/spatial.py",

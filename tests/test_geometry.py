@@ -475,6 +475,6 @@ def test_an_interval_in_linf_is_of_its_budget_and_its_point() -> None:
     x0, far = torch.full((2, 3), 0.5), torch.ones(2, 3)
     assert LINF.project(far.clone(), x0, 0.1, 0.0, 1.0).flatten().tolist() == pytest.approx([0.6] * 6)
     assert LINF.project(far.clone(), x0, 0.2, 0.0, 1.0).flatten().tolist() == pytest.approx([0.7] * 6)
-    assert LINF.project(far.clone(), x0, 0.2, 0.0, 0.65).flatten().tolist() == pytest.approx([0.65] * 6)
     x0 += 0.1
     assert LINF.project(far.clone(), x0, 0.2, 0.0, 1.0).flatten().tolist() == pytest.approx([0.8] * 6)
+    assert LINF.project(far.clone(), x0, 0.2, 0.0, 0.65).flatten().tolist() == pytest.approx([0.65] * 6)

@@ -74,7 +74,7 @@ def begin(prepared: Prepared, x: Tensor | None = None, threat: Threat | None = N
     """Rows of class 0 at 0.4, within 0.2, unless said otherwise. The clean logits are given, so that no call is spent."""
     x = torch.full((3, 1), 0.4) if x is None else x
     y = options.pop("y", torch.zeros(len(x), dtype=torch.int64))
-    reference = torch.zeros(len(x), prepared.judge.model.classes)
+    reference = options.pop("reference", torch.zeros(len(x), prepared.judge.model.classes))
     return Oracle.begin(
         prepared,
         threat or Linf(0.2),
@@ -1033,3 +1033,22 @@ def test_streams_of_an_oracle_are_addressed_by_example():
     oracle = begin(pair(Step()), stage="one")
     assert torch.equal(oracle.stream.keys, Stream.of(0, torch.arange(3)).at("one").keys)
     assert replace(oracle).stream is oracle.stream
+
+
+class Blind(Step):
+    """Says nothing of points above 0.5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x.flatten(1)[:, :1] > 0.5, torch.nan, super().forward(x))
+
+
+def test_what_has_no_answer_is_closed_with_its_reason_and_never_robust() -> None:
+    """A clean input without one, and a point that the guide takes for a success and of which the judge says nothing."""
+    clean = torch.tensor([[0.1, 0.0], [math.nan, 0.0], [0.1, 0.0]])
+    assert begin(pair(Step()), reference=clean).open.tolist() == [True, False, True]
+    oracle = begin(pair(Blind(), Step()))
+    oracle.scores(at(0.55, 0.45, 0.55))
+    oracle.settle(at(0.45, 0.45, 0.45))
+    outcome = oracle.outcome()
+    assert [status == Status.SURVIVED for status in outcome.status] == [False, True, False]
+    assert "nan" in outcome.reason[0].lower() or "finite" in outcome.reason[0]

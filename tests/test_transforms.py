@@ -730,3 +730,17 @@ def test_a_composite_is_as_far_as_the_part_that_needs_most() -> None:
         scaled[least].copy_((parts[least] + origin[least]) / 2)
         point = torch.cat([part.flatten(1) for part in scaled], 1).view(corner.shape)
         assert torch.allclose(threat.distance(point, x0), torch.ones(len(x0)).double(), atol=1e-3)
+
+
+def test_a_plan_sends_nothing_negative() -> None:
+    """It would pay for other moves: what is sent adds up, the image hardly changes, and it costs less than nothing."""
+    threat, x0 = parse_threat("wasserstein:0.05"), 0.25 + 0.5 * images()
+    plan = threat.origin(x0)
+    offsets = list(threat.offsets())
+    stays, moves = offsets.index((0, 0)), offsets.index((0, 1))
+    assert bool(threat.contains(plan, x0).all())
+    for sent, good in ((0.01, True), (-0.01, False)):
+        moved = plan.clone()
+        moved[:, moves, :, 1, 1] += sent
+        moved[:, stays, :, 1, 1] -= sent
+        assert threat.contains(moved, x0).tolist() == [good] * len(x0)
