@@ -526,6 +526,15 @@ def test_a_hit_in_doubt_does_not_wait():
     assert oracle.outcome().distance.tolist() == pytest.approx([0.3] * 3, abs=1e-6)
 
 
+def test_a_hit_of_the_judges_own_waits_though_it_is_in_doubt_and_is_not_lost():
+    """Of ever nearer ones, within the slack: the last is confirmed in the end."""
+    oracle = begin(pair(Step(), slack=0.2), threat=Linf(math.inf), stop=False)
+    for value in (0.9, 0.6, 0.55):
+        oracle.reached(at(value, value, value))
+    assert oracle.ledger.judged.tolist() == [3 + 1] * 3  # three questions, and the first success confirmed
+    assert oracle.outcome().distance.tolist() == pytest.approx([0.15] * 3, abs=1e-6)
+
+
 def test_recalled_successes_are_judged_and_cost_nothing():
     oracle = begin(pair(Step()), threat=Linf(math.inf), stop=False)
     oracle.recall(torch.tensor([0, 1]), at(0.6, 0.45))
