@@ -11,6 +11,7 @@ from mohs.certificates import Crown
 from mohs.certificates.crown import attained, margins
 from mohs.certificates.graph import trace
 from mohs.certificates.region import region_of
+from mohs.errors import Refused
 from mohs.models import TorchModel, prepare
 from mohs.oracle import Oracle
 from mohs.threat import Untargeted, parse_threat
@@ -72,3 +73,14 @@ def test_where_the_goal_names_a_class_there_is_its_start_alone() -> None:
     outcome = attacks.FromBound(steps=3)(module, x, y, threat="linf:0.3", goal="targeted:2")
     assert bool((outcome.label[outcome.broken & (y != 2)] == 2).all())
     assert int(outcome.forwards.max()) <= 3
+
+
+@pytest.mark.parametrize("name", ["from-bound", "noisy-copies"])
+def test_who_sees_surrogates_alone_does_not_open_the_attacked_model(name: str) -> None:
+    model, attack = TorchModel(relu(), classes=4), attacks.find(name)()
+    attack.check(parse_threat("linf:0.1"), Untargeted(), model)
+    with pytest.raises(Refused, match="shows surrogates alone"):
+        attack.check(parse_threat("linf:0.1+knowledge:transfer"), Untargeted(), model)
+    scripted = TorchModel(torch.jit.trace(relu(), examples(2)), classes=4)
+    with pytest.raises(Refused, match="opens a torch module"):
+        attack.check(parse_threat("linf:0.1"), Untargeted(), scripted)

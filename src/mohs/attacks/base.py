@@ -15,7 +15,7 @@ from mohs.aim import Aim
 from mohs.attacks.settings import Settings
 from mohs.errors import Refused
 from mohs.ledger import Outcome
-from mohs.models import Model, Prepared, as_model, prepare
+from mohs.models import Model, Prepared, TorchModel, as_model, prepare
 from mohs.models.prepared import Guide
 from mohs.oracle import Oracle
 from mohs.threat import Goal, Knowledge, Threat, Untargeted, parse_goal, parse_threat
@@ -35,6 +35,7 @@ class Attack(Settings, ABC):
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
     minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
     aided: ClassVar[bool] = False  # starts on surrogates, which it must be given
+    opens: ClassVar[bool] = False  # reads or copies the weights of the attacked module, which a gradient alone does not show
     roams: ClassVar[bool] = False  # asks about points outside the set; a minimal attack always may
 
     @abstractmethod
@@ -63,6 +64,10 @@ class Attack(Settings, ABC):
             raise Refused(f"{name} needs {self.knowledge}, and the threat {threat} grants {threat.knowledge}")
         if threat.knowledge != Knowledge.TRANSFER and self.knowledge > model.gives:  # else the surrogate is asked
             raise Refused(f"{name} needs {self.knowledge}, and the model {model.name} gives {model.gives}")
+        if self.opens and threat.knowledge == Knowledge.TRANSFER:
+            raise Refused(f"{name} opens the attacked model, and the threat {threat} shows surrogates alone")
+        if self.opens and (not isinstance(model, TorchModel) or isinstance(model.module, torch.jit.ScriptModule)):
+            raise Refused(f"{name} opens a torch module, and the model {model.name} is none")
         if min(threat.knowledge, model.gives) == Knowledge.LABEL and not goal.by_label:
             raise Refused(f"{name} sees labels alone, which do not show whether {goal} is reached")
         if not self.minimal and threat.epsilon == torch.inf:

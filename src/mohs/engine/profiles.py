@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import nn
 
 from mohs.attacks import name_of
 from mohs.attacks.base import Attack
@@ -36,7 +36,7 @@ from mohs.attacks.transfer.noisy_copies import NoisyCopies
 from mohs.certificates import Certificate
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import Loss, cross_entropy, dlr, dlr_targeted, logit_difference
-from mohs.models import Model
+from mohs.models import Model, TorchModel
 from mohs.threat import (
     L0,
     L1,
@@ -304,13 +304,11 @@ EVERY: tuple[Threat, ...] = (
 )
 
 
-class TenClasses(Model):
-    """Stands for a model of ten classes where none is asked."""
+class TenClasses(TorchModel):
+    """Stands for a module of ten classes where none is asked."""
 
-    classes = 10
-
-    def logits(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), classes=10)
 
 
 def outline(profile: Profile) -> dict[str, str]:

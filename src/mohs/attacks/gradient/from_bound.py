@@ -42,6 +42,7 @@ class FromBound(Attack):
 
     paper = "our own, after Zhang et al., NeurIPS 2018, arXiv:1811.00866"
     sets = ("linf", "l2", "l1")
+    opens = True
 
     def passes(self, classes: int) -> tuple[int, int]:
         each = min(self.targets, classes - 1) * self.steps * self.restarts

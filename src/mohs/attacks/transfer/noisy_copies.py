@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from mohs.attacks.base import Attack
-from mohs.errors import Refused
 from mohs.losses import Loss, logit_difference
-from mohs.models import Guide, Model, TorchModel
+from mohs.models import Guide, TorchModel
 from mohs.oracle import Oracle
-from mohs.threat import Goal, Threat
+from mohs.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +42,10 @@ class NoisyCopies(Attack):
 
     paper = "our own, after Gubri et al., ECCV 2022, arXiv:2207.13129"
     sets = ("linf", "l2", "l1")
+    opens = True
 
     def passes(self, classes: int) -> tuple[int, int]:
         return 2 * self.steps * self.restarts, self.steps * self.restarts
-
-    def check(self, threat: Threat, goal: Goal, model: Model) -> None:
-        super().check(threat, goal, model)
-        if not isinstance(model, TorchModel) or isinstance(model.module, torch.jit.ScriptModule):
-            raise Refused(f"NoisyCopies copies a torch module, and the model {model.name} is none")
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         judge = oracle.judge
