@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mohs.errors import RequestError, UnknownName
 from mohs.geometry.solve import length
-from mohs.hardening import harden, make_job
+from mohs.hardening import harden
 from mohs.models.sustainability import layer_regularised
 from mohs.rng import Stream
 from mohs.threat import L2, Linf, ManifoldThreat, PerceptualThreat, parse_threat
@@ -35,6 +35,7 @@ from mohs.train.smoothed import MACER, SmoothAdv, Smoothed
 from mohs.train.trades import TRADES
 from mohs.train.training import Training
 from mohs.train.universal import Universal
+from mohs.training_jobs import make_job
 from tests.test_train import THREAT, batch, data, network, plain, same, task, weights
 
 EPSILON = THREAT.epsilon

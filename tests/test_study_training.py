@@ -11,7 +11,6 @@ import torch
 
 from mohs.data import load_data
 from mohs.errors import RequestError
-from mohs.hardening import Job, make_job
 from mohs.networks import build
 from mohs.study import find
 from mohs.study.base import Claim, Findings, Study, Subject, Table
@@ -20,6 +19,7 @@ from mohs.study.holistic import Holistic
 from mohs.study.seeds import over_seeds, studied
 from mohs.study.training import trained
 from mohs.study.ways import Materials, Trains, Way, decided, materials, mean, minus
+from mohs.training_jobs import Job, make_job
 from tests.test_cli import Mohs, command_line
 from tests.test_study import subject
 

@@ -88,9 +88,10 @@ def command(
     ] = None,
     json: options.Json = False,
 ) -> int:
-    from mohs.hardening import carry_out, make_job
+    from mohs.hardening import carry_out
     from mohs.report.training import table
     from mohs.train.loop import leads
+    from mohs.training_jobs import make_job
 
     chosen: dict[str, Any] = {
         "recipe": recipe,

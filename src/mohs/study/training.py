@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mohs.data import Examples, load_data
 from mohs.errors import DataError, RequestError
-from mohs.hardening import Job, make_job, trainer
 from mohs.models import Model, as_model
 from mohs.networks import is_network
 from mohs.store.run import locked
 from mohs.train.loop import Epoch, Standing, Task, fit
+from mohs.training_jobs import Job, make_job, trainer
 
 
 @dataclass(frozen=True)

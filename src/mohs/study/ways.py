@@ -17,7 +17,6 @@ from mohs.attacks.settings import Settings
 from mohs.auditing import audit
 from mohs.data import Examples, load_data
 from mohs.errors import RequestError
-from mohs.hardening import make_job
 from mohs.models.cpu import threads
 from mohs.report.words import percent
 from mohs.rng import Stream
@@ -25,6 +24,7 @@ from mohs.study.base import Claim, Findings, Grid, Table
 from mohs.study.seeds import interval, verdict
 from mohs.study.training import trained
 from mohs.threat import parse_threat
+from mohs.training_jobs import make_job
 
 CLEAN = "clean"
 
