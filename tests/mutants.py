@@ -36,10 +36,7 @@ MUTANTS = [
         "certificates/lipschitz.py",
         "(f(torch.ones_like(x)) - zero)",
         "f(torch.ones_like(x))",
-        (
-            "test_clever.py::test_power_iteration_subtracts_the_bias "
-            "test_clever.py::test_the_norm_of_a_layer_is_that_of_its_operator"
-        ),
+        ("test_clever.py::test_the_bias_is_subtracted test_clever.py::test_the_norm_of_a_layer_is_that_of_its_operator"),
     ),
     Mutant("serve/blacklight.py", "self.matches(fingerprint) > self", "self.matches(fingerprint) >= self", "test_guard.py"),
     Mutant("serve/prada.py", "if distance > self.threshold:", "if distance >= 0:", "test_guard.py"),
