@@ -1,7 +1,7 @@
 """A Lipschitz constant of a whole network: the product of those of its layers, sums over branches.
 
 It holds everywhere, and is far above what the network does around an input: what follows from it is small. In l2 it is no proof
-to the last digit, since Lanczos' iteration ends a little below the true spectral norm. Szegedy et al., ICLR 2014, arXiv:1312.6199;
+to the last digit: Lanczos' iteration ends a little below the true spectral norm. Szegedy et al., ICLR 2014, arXiv:1312.6199;
 of convolutions the operator itself, not the reshaped kernel: Gouk, Frank, Pfahringer, Cree, Machine Learning 2021,
 arXiv:1804.04368.
 """
