@@ -1352,6 +1352,30 @@ MUTANTS = [
         "(1 - kappa) * clean + kappa * worst",
         "test_certified_training.py::test_epsilon_grows_smoothly_and_kappa_falls",
     ),
+    Mutant(
+        "certificates/neurons.py",
+        "torch.minimum(box.upper[0, at], -opposite)",
+        "torch.minimum(box.upper[0, at], opposite)",
+        "test_branching.py::test_sharpened_boxes_hold",
+    ),
+    Mutant(
+        "certificates/neurons.py",
+        "[others, chosen.rows(~bent), both]",
+        "[others, both]",
+        "test_branching.py::test_trees_of_neurons_come_near_the_truth",
+    ),
+    Mutant(
+        "certificates/neurons.py",
+        "seconds * work[layer] / sum(work)",
+        "seconds",
+        "test_branching.py::test_time_bounds_what_neurons_get",
+    ),
+    Mutant(
+        "certificates/branching.py",
+        "again.lower.where(open_, tree.lower)",
+        "again.lower",
+        "test_branching.py::test_what_a_quarter_of_the_time_settled_stays_so",
+    ),
     Mutant("train/checkpoint.py", "weights_only=True", "weights_only=False", "test_train.py"),
     Mutant(
         "hardening.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from functools import cache
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 import mohs
 from mohs import certificates
-from mohs.certificates import beta, branching
+from mohs.certificates import beta, branching, neurons
 from mohs.certificates.beta import Subdomains, ascend, bound, boxes, lines
 from mohs.certificates.branching import Tree, branch_and_bound
 from mohs.certificates.crown import crown, margins
@@ -242,8 +243,9 @@ def test_time_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the process counts, a round is done at least, and what is not finished stays at its bound."""
     module, x, y, truth = max(truths(), key=lambda t: grown(left(t[0], t[1], "linf:0.3", t[2])[1]).subdomains)
     _, net = left(module, x, "linf:0.3", y)
-    whole = grown(net)
     now = iter(range(1000))
+    monkeypatch.setattr(branching, "affordable", lambda net, seconds: False)
+    whole = grown(net)
     monkeypatch.setattr(branching.time, "process_time", lambda: float(next(now)))
     counts = [grown(net, seconds).subdomains for seconds in (0.0, 2.0, 500.0)]
     assert counts[0] == net.functions
@@ -251,6 +253,75 @@ def test_time_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     short = grown(net, 0.0)
     assert float(short.lower.min()) <= 0
     assert bool((short.lower.numpy() <= truth + 1e-7).all())
+
+
+def test_trees_of_neurons_come_near_the_truth() -> None:
+    """What enters a hidden layer: never above the least that mixed-integer programming finds, and nearer to it than CROWN's."""
+    before, after = [], []
+    for module, x, _, _ in truths()[:6]:
+        for depth in (3, 5):
+            part, c = module[:depth], torch.cat([torch.eye(8), -torch.eye(8)]).double()
+            with torch.no_grad():
+                network_ = trace(part, x)
+                plain, bounds = crown(network_, region_of(parse_threat("linf:0.3"), x), c[None])
+                found = neurons.grown(reduced(network_, bounds, c), float("inf"), 5, 0.1)
+            truth = torch.tensor([exactly(part, x, 0.3, row.numpy()) for row in c])
+            assert bool((found <= truth + 1e-7).all())
+            open_ = (plain[0] < -1e-3) & (truth < 0)  # a tree stops growing at 0
+            before += (truth - plain[0])[open_].tolist()
+            after += (truth - torch.maximum(found, plain[0]))[open_].tolist()
+    assert len(before) > 50
+    assert np.mean(after) < 0.6 * np.mean(before)
+
+
+def test_sharpened_boxes_hold() -> None:
+    narrower = []
+    for module, x, y, _ in truths():
+        _, net = left(module, x, "linf:0.3", y)
+        points = draws(x, "linf:0.3", 400)[:, 0]
+        sharp = neurons.sharpened(net, LONG, 5, 0.1)
+        for layer, (_, at) in enumerate(net.layers):
+            if layer == 0:
+                continue
+            z, opposite = net.before(layer).values(points).chunk(2, 1)
+            assert torch.allclose(z, -opposite, atol=1e-9)
+            assert bool((z >= sharp.box.lower[0, at] - 1e-9).all())
+            assert bool((z <= sharp.box.upper[0, at] + 1e-9).all())
+        here, there = (box.upper - box.lower for box in (net.box, sharp.box))
+        assert bool((there <= here).all())
+        narrower.append(float((here - there).sum()))
+    assert max(narrower) > 0.5
+
+
+def test_time_bounds_what_neurons_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x, y, _ = truths()[0]
+    _, net = left(module, x, "linf:0.3", y)
+    assert neurons.affordable(net, 1.0)
+    assert not neurons.affordable(net, 0.0)
+    monkeypatch.setattr(neurons, "ROUNDS", 0)
+    rooted = neurons.sharpened(net, LONG, 5, 0.1)
+    monkeypatch.undo()
+    late = neurons.sharpened(net, 0.0, 5, 0.1)
+    assert torch.equal(late.box.lower, rooted.box.lower)
+    for seconds in (4.0, 8.0, 12.0):
+        ticks = itertools.count()
+        monkeypatch.setattr(neurons.time, "process_time", lambda ticks=ticks: float(next(ticks)))
+        neurons.sharpened(net, seconds, 5, 0.1)
+        assert next(ticks) <= seconds + len(net.layers)
+
+
+def test_what_a_quarter_of_the_time_settled_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds of functions that the second search is spared are those of the first."""
+    spared = 0
+    for module, x, y, truth in truths():
+        _, net = left(module, x, "linf:0.3", y)
+        ticks = itertools.count()
+        monkeypatch.setattr(branching.time, "process_time", lambda ticks=ticks: float(next(ticks)))
+        tree = grown(net, 8.0)
+        monkeypatch.undo()
+        assert bool((tree.lower.numpy() <= truth + 1e-7).all())
+        spared += bool((tree.lower > 0).any()) and bool((tree.lower <= 0).any())
+    assert spared
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

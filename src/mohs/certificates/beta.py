@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mohs.certificates.activations import LeakyReLU
 from mohs.certificates.backward import through
 from mohs.certificates.operators import Box, Relaxation, gamma
 from mohs.certificates.reduced import Reduced
@@ -122,3 +123,14 @@ def ascend(net: Reduced, part: Subdomains, steps: int, lr: float) -> Subdomains:
                 here.alpha.clamp_(0, 1)
                 here.beta.clamp_(min=0)
     return best
+
+
+def intercepts(net: Reduced, part: Subdomains, after: Tensor) -> Tensor:
+    """[R, U]: what the intercept of a neuron's upper line takes off the bound, the second score of Bunel et al. and of filtered
+    smart branching (De Palma et al., 2021, arXiv:2104.06718); -inf where a split at 0 makes nothing straight."""
+    found = [torch.full_like(after[:, :0], 0.0)]
+    for (operator, at), line in zip(net.layers, lines(net, part.sign), strict=True):
+        kinked = line.loose[:, 0] & isinstance(operator, LeakyReLU)
+        taken_off = 0.0 if line.upper.intercept is None else -after[:, at].clamp(max=0) * line.upper.intercept[:, 0]
+        found.append(torch.where(kinked, taken_off, -torch.inf))
+    return torch.cat(found, 1)

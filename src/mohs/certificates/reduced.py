@@ -53,6 +53,25 @@ class Reduced:
             a = torch.cat([a, operator.forward(z[:, at] + a @ self.M[at, : at.start].t())], 1)
         return z[:, n:] + a @ self.M[n:].t()
 
+    def before(self, layer: int) -> Self:
+        """The network up to a layer, whose neurons, and then their opposites, are the functions."""
+        _, at = self.layers[layer]
+        n = slice(0, at.start)
+
+        def with_opposites(rows: Tensor, opposite: Tensor) -> Tensor:
+            return torch.cat([rows[n], rows[at], opposite[at]])
+
+        return replace(
+            self,
+            layers=self.layers[:layer],
+            box=Box(*(side[:, n] for side in self.box)),
+            M=with_opposites(self.M[:, n], -self.M[:, n]),
+            W=with_opposites(self.W, -self.W),
+            low=with_opposites(self.low, -self.high),
+            high=with_opposites(self.high, -self.low),
+            flow=with_opposites(self.flow, self.flow),
+        )
+
     def to(self, dtype: torch.dtype) -> Self:
         """The same in another precision, to which it is rounded."""
         parts = {name: getattr(self, name).to(dtype) for name in ("M", "W", "low", "high", "flow")}
