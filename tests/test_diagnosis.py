@@ -68,6 +68,19 @@ def test_masked_models_are_caught(mask: str, base: str, bases: dict[str, nn.Modu
     assert all(fact["todo"] for fact in found.facts()["signs"] if fact["grade"] == "fail")
 
 
+def test_what_is_broken_is_not_doubted(bases: dict[str, nn.Module], digits: tuple[Tensor, Tensor]) -> None:
+    """The scores of what stands count, over all examples; where nothing stands there is nothing to look at."""
+
+    def found(threat: str) -> Found:
+        return diagnose(bases["demo:standard"], digits, threat=threat, limit=N, signs=["stability"]).found[0]
+
+    whole, half, none = found("linf:0.001"), found("linf:0.1"), found("linf:0.5")
+    assert whole.evidence.number is not None
+    assert half.evidence.number is not None
+    assert 0 < half.evidence.number < 0.8 * whole.evidence.number
+    assert none.grade == Grade.SKIPPED
+
+
 def test_defensive_distillation_is_caught(digits: tuple[Tensor, Tensor]) -> None:
     """Papernot et al., S&P 2016, arXiv:1511.04508: teacher and student at T = 100, the student used at T = 1."""
     x, y = load_digits("train")

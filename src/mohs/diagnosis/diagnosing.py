@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mohs.data import Examples, load_data
 from mohs.diagnosis.battery import SIGNS
 from mohs.diagnosis.bench import Bench
-from mohs.diagnosis.remedies import Remedy, mend, naive
+from mohs.diagnosis.remedies import Remedy, mend
+from mohs.diagnosis.searches import naive
 from mohs.diagnosis.sign import Found, Grade, Sign
 from mohs.errors import DataError, RequestError, UnknownName
 from mohs.models import Model, prepare

@@ -43,17 +43,12 @@ def mend(bench: Bench, found: list[Found]) -> list[Remedy]:
     return [REMEDIES[name](bench) for name in dict.fromkeys(_resolved(name, bench) for name in asked)]
 
 
-def naive(bench: Bench) -> Tensor:
-    """[n] bool: what the evaluation under doubt breaks: PGD on the cross-entropy, one draw a step."""
-    return bench.broken(searches.plain()) if bench.graded else torch.zeros(bench.n, dtype=torch.bool)
-
-
 def eot(bench: Bench) -> Remedy:
     """Expectation over transformation. Athalye, Engstrom, Ilyas, Kwok, ICML 2018, arXiv:1707.07397."""
     words = f"gradients averaged over {DRAWS} draws at each of {searches.STEPS} steps (EOT)"
     if not bench.graded:
         return Remedy("eot", words, "there is no gradient to average: see `gradients`")
-    return _told("eot", words, bench, naive(bench) | bench.broken(searches.plain(), draws=DRAWS))
+    return _told("eot", words, bench, searches.naive(bench) | bench.broken(searches.plain(), draws=DRAWS))
 
 
 def loss(bench: Bench) -> Remedy:
@@ -63,18 +58,18 @@ def loss(bench: Bench) -> Remedy:
 
 
 def steps(bench: Bench) -> Remedy:
-    after = naive(bench) | bench.broken(APGD(restarts=2))
+    after = searches.naive(bench) | bench.broken(APGD(restarts=2))
     return _told("steps", "APGD of 100 steps, which sets their size, from two starts", bench, after)
 
 
 def scores(bench: Bench) -> Remedy:
-    after = naive(bench) | bench.broken(Square(queries=QUERIES))
+    after = searches.naive(bench) | bench.broken(Square(queries=QUERIES))
     return _told("scores", f"Square by scores alone, {QUERIES} queries an example", bench, after)
 
 
 def transfer(bench: Bench) -> Remedy:
     made = bench.margins(searches.points_on(bench, searches.plain(2 * searches.STEPS))) > 0
-    return _told("transfer", "points made on the surrogate alone", bench, naive(bench) | made)
+    return _told("transfer", "points made on the surrogate alone", bench, searches.naive(bench) | made)
 
 
 def through(bench: Bench) -> Remedy:
@@ -90,7 +85,7 @@ def through(bench: Bench) -> Remedy:
         twin = bpda(model, names)
         twin.gives = Knowledge.GRADIENT
         other = replace(bench, model=twin, prepared=prepare(twin, bench.x[:8]), _known={})
-        after = naive(bench) | searches.by_gradients(other)
+        after = searches.naive(bench) | searches.by_gradients(other)
     except MohsError as error:
         return Remedy("bpda", words, f"the identity does not stand for the {call}: {error}")
     bench.forwards, bench.backwards = other.forwards, other.backwards
@@ -114,7 +109,7 @@ def _resolved(name: str, bench: Bench) -> str:
 
 
 def _told(name: str, words: str, bench: Bench, after: Tensor) -> Remedy:
-    before, left = (float((~broken).double().mean()) for broken in (naive(bench), after))
+    before, left = (float((~broken).double().mean()) for broken in (searches.naive(bench), after))
     return Remedy(name, words, f"{before:.0%} of the examples stood, {left:.0%} stand", before, left)
 
 

@@ -35,6 +35,11 @@ def losses(bench: Bench) -> dict[str, Loss]:
     return {**found, "DLR": dlr} if bench.model.classes >= 3 else found
 
 
+def naive(bench: Bench) -> Tensor:
+    """[n] bool: what the evaluation under doubt breaks: PGD on the cross-entropy, one draw a step."""
+    return bench.broken(plain()) if bench.graded else torch.zeros(bench.n, dtype=torch.bool)
+
+
 def by_gradients(bench: Bench) -> Tensor:
     """[n] bool: what PGD of any loss breaks."""
     found = [bench.broken(plain(loss=loss)) for loss in losses(bench).values()]
