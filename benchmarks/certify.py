@@ -49,7 +49,7 @@ def examples(work: Work) -> tuple[nn.Module, Tensor, Tensor]:
     cases = zoo()
     model, dataset = cases.load(work.case)
     if work.examples in ("lossless", "sdp200"):
-        x, y, index = cases.data(dataset, lossless=True)
+        x, y, index = cases.data(dataset, lossless=True) if dataset == "cifar10" else (*cases.data(dataset), torch.arange(10_000))
         if work.examples == "sdp200":
             truth = json.loads((folder() / "ground_truth.json").read_text())
             wanted = truth["sdp200"] if isinstance(truth["sdp200"], list) else truth["sdp200"][dataset]

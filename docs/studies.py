@@ -50,6 +50,7 @@ FIGURES: dict[str, tuple[str, ...]] = {  # of a study, that are drawn: those who
         "L2",
         "Linf",
     ),
+    "clever": ("distances",),
     "difficulty": (),
     "holistic": (),
     "landscape": (

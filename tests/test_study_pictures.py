@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ from mohs.models import Model, TorchModel, prepare
 from mohs.report.study import write_page
 from mohs.rng import Stream
 from mohs.study.base import Findings, Subject
+from mohs.study.clever import Clever
+from mohs.study.clever import Measured as Estimated
+from mohs.study.clever import _claims as clever_claims
 from mohs.study.directions import Directions
 from mohs.study.evidence import greater, mostly, sign_test
 from mohs.study.landscape import Around, Landscape, Measured, _concordant, filter_normalised
@@ -357,7 +361,7 @@ class Labels(NoWeights):
 
 
 def test_studies_that_need_gradients_refuse_labels() -> None:
-    for study in (Directions(), Regions()):
+    for study in (Directions(), Regions(), Clever()):
         with pytest.raises(Refused):
             study.on(subject(model(), Labels()))
     with pytest.raises(RequestError, match="one model"):
@@ -426,6 +430,32 @@ def mohs_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 FIRST = "tests.test_study_pictures:network"
+
+
+def test_an_estimate_lies_between_proof_and_attack() -> None:
+    found = Clever(attacked=12, batches=20, samples=32, steps=60).on(subject(model(), model(1, "other")))
+    fact = found.facts[0]
+    proved, estimate, attacked, masked = (np.array(fact[name]) for name in ("proved", "estimate", "attacked", "masked"))
+    assert 1 <= len(proved) <= 12
+    assert bool((proved <= attacked).all())
+    assert proved.max() > 0
+    assert np.median(estimate / attacked) < 1
+    assert bool((masked == 5).all())  # the radius of the ball that is sampled: there is no slope
+    assert len(found.claims) == 8
+    assert len(found.figures) == 2
+    with pytest.raises(RequestError, match="no norm 'l0'"):
+        Clever(norm="l0").on(subject())
+
+
+@pytest.mark.parametrize(("column", "claim"), [("estimate", 0), ("proved", 1), ("attacked", 2), ("masked", 3)])
+def test_claims_of_an_estimate_can_fail(column: str, claim: int) -> None:
+    """Each claim is held by numbers that lie as it says, and falls with one column turned round."""
+    order = np.linspace(1, 2, 20)
+    facts = {"proved": order / 4, "estimate": order / 2, "attacked": order, "masked": 5 + order, "beyond": 1.1 * order}
+    right = Estimated(name="a", fitted=order > 0, **facts)
+    assert [c.held for c in clever_claims(right)] == [True] * 4
+    wrong = {"estimate": 3 * order, "proved": order, "attacked": order[::-1], "masked": order / 2}[column]
+    assert list(clever_claims(replace(right, **{column: wrong})))[claim].held is False
 
 
 def test_what_a_user_types(mohs_: Mohs) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 HELP = (
     "A question that takes more than one attack, or a picture: `difficulty`, `holistic`, `directions`, `regions`, `optimizers`, "
-    "`landscape` and `pareto`, about models; `capacity`, `attention`, `activations` and `transfer`, which train networks of "
-    "their own. The study's own options are options here, behind the models."
+    "`landscape`, `clever` and `pareto`, about models; `capacity`, `attention`, `activations` and `transfer`, which train "
+    "networks of their own. The study's own options are options here, behind the models."
 )
 EXAMPLE = (
     "Example: `mohs study difficulty model.pt2 --data test.npz --threat linf:8/255 --queries 1000 --surrogate substitute.pt2`"
@@ -37,8 +37,9 @@ def command(
         typer.Argument(
             help="`difficulty`: what an adversary wants against what they see; `holistic`: kinds of attack against it; "
             "`landscape`: the loss around the weights; `directions`: around examples; `regions`: classes on a plane through "
-            "three examples; `optimizers`: of the perturbation; `pareto`: robustness against accuracy; `capacity`: widths and "
-            "depths; `attention`: against convolution; `activations`: smooth ones; `transfer`: of robustness.",
+            "three examples; `optimizers`: of the perturbation; `clever`: an estimate between proof and attack; `pareto`: "
+            "robustness against accuracy; `capacity`: widths and depths; `attention`: against convolution; `activations`: smooth "
+            "ones; `transfer`: of robustness.",
             show_default=False,
         ),
     ],

@@ -18,6 +18,7 @@ TABLE = {
     "regions": "mohs.study.regions:Regions",
     "optimizers": "mohs.study.optimizers:Optimizers",
     "pareto": "mohs.study.pareto:Pareto",
+    "clever": "mohs.study.clever:Clever",
     "holistic": "mohs.study.holistic:Holistic",
     "capacity": "mohs.study.capacity:Capacity",
     "attention": "mohs.study.attention:Attention",
