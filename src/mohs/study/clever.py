@@ -218,8 +218,7 @@ def _ranks(m: Measured) -> tuple[str, bool | None]:
 
 def _figure(m: Measured, norm: str) -> Lines:
     order = np.argsort(m.attacked)
-    columns = {"attack": m.attacked, "CLEVER": m.estimate, "CLEVER, gradients masked": m.masked}
-    columns |= {} if m.proved is None else {"proved": m.proved}
+    columns = {"attack": m.attacked, "CLEVER": m.estimate, **({} if m.proved is None else {"proved": m.proved})}
     across = tuple(float(i) for i in range(1, len(order) + 1))
     lines = (Line(name, across, tuple(column[order].tolist())) for name, column in columns.items())
     return Lines(f"{m.name}: {norm} distances", "examples, by the attack's distance", f"{norm} distance", tuple(lines))
