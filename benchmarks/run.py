@@ -326,11 +326,13 @@ def training_peers() -> dict[str, Any]:
     """Processor seconds of an epoch beside a plain loop around a peer's attack, in turn."""
     found: dict[str, Any] = {}
     for recipe in ("pgd", "fast"):
-        peers = [lambda who=who, r=recipe: call(PEERS, "peer_training", who, r) for who in ("torchattacks", "art")]
-        rows = turns(3, lambda r=recipe: call(sys.executable, "training", "epochs", r), *peers)
-        seconds = [median(second for row in side for second in row.get("raw", row["seconds"])[-5:]) for side in rows]
-        ratios = {who: seconds[0] / own for who, own in zip(("torchattacks", "art"), seconds[1:], strict=True)}
-        found[recipe] = {"seconds": dict(zip(("mohs", "torchattacks", "art"), seconds, strict=True)), "over": ratios, "raw": rows}
+        commands = [(sys.executable, "training", "epochs"), *((PEERS, "peer_training", who) for who in ("torchattacks", "art"))]
+        made = turns(3, *[lambda words=(*words, recipe): call(*words) for words in commands])
+        rows = dict(zip(("mohs", "torchattacks", "art"), made, strict=True))
+        runs = {who: [row for row in side if "failed" not in row] for who, side in rows.items()}
+        seconds = {who: median(s for row in side for s in row["raw"][-5:]) for who, side in runs.items() if side}
+        over = {who: seconds["mohs"] / own for who, own in seconds.items() if who != "mohs"}
+        found[recipe] = {"seconds": seconds, "over": over, "raw": rows}
     return found
 
 

@@ -269,7 +269,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "proved": lambda data, recipe, seed: proved(data, recipe, int(seed)),
     "cifar": lambda seed, *epochs: cifar(int(seed), *map(int, epochs)),
     "cost": cost,
-    "epochs": lambda name: {"seconds": epochs(name)},
+    "epochs": lambda name: {"raw": epochs(name)},
     "kills": lambda times: kills(int(times)),
 }
 
