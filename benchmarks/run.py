@@ -132,10 +132,12 @@ def square() -> dict[str, Any]:
     measured again."""
     file = RESULTS / "square.json"
     cells: dict[str, Any] = json.loads(file.read_text())["cells"] if file.exists() else {}
-    words = ("cifar_cnn_a_adv", 8 / 255, 128)
+    cifar, mnist = ("cifar_cnn_a_adv", 8 / 255, 128), ("mnist_cnn_a_adv", 0.3, 128)
     sides: dict[str, Callable[[], dict[str, Any]]] = {
-        **{who: lambda w=who: peer(w, "square", *words) for who in ("autoattack", "torchattacks")},
-        **{job: lambda j=job: ours(j, *words) for job in ("square", "square-rescaled", "parsimonious", "parsimonious-coarse")},
+        **{who: lambda w=who: peer(w, "square", *cifar) for who in ("autoattack", "torchattacks")},
+        **{job: lambda j=job: ours(j, *cifar) for job in ("square", "square-rescaled", "parsimonious", "parsimonious-coarse")},
+        **{f"mnist {who}": lambda w=who: peer(w, "square", *mnist) for who in ("autoattack", "torchattacks")},
+        **{f"mnist {job}": lambda j=job: ours(j, *mnist) for job in ("square", "parsimonious-coarse")},
     }
     for name, measure in sides.items():
         if name not in cells:
@@ -145,8 +147,8 @@ def square() -> dict[str, Any]:
     return {
         "mean_queries": queries,
         "broken": {name: cell["broken"] for name, cell in cells.items()},
-        "square_over_autoattack": queries["square"] / queries["autoattack"],
-        "best_over_torchattacks": queries["parsimonious-coarse"] / queries["torchattacks"],
+        "square_over_autoattack": {p: queries[f"{p}square"] / queries[f"{p}autoattack"] for p in ("", "mnist ")},
+        "best_over_torchattacks": {p: queries[f"{p}parsimonious-coarse"] / queries[f"{p}torchattacks"] for p in ("", "mnist ")},
         "cells": cells,
     }
 
