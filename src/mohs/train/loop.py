@@ -254,7 +254,7 @@ class _Loop:
 
     def _save(self) -> None:
         memory = {name: value.detach().cpu() for name, value in self.memory.items()}
-        self.standing.own = self._of_all({"memory": memory, "random": torch.get_rng_state()})
+        self.standing.own = self._of_all({"memory": memory, "random": self._random()})
         if self.fabric.global_rank == 0:
             checkpoint.save(
                 self.folder,
@@ -285,8 +285,16 @@ class _Loop:
             )
         own = self.standing.own[self.fabric.global_rank]
         self.memory = {name: value.to(self.fabric.device) for name, value in own["memory"].items()}
-        torch.set_rng_state(own["random"])
+        torch.set_rng_state(own["random"]["cpu"])
+        if "cuda" in own["random"]:
+            torch.cuda.set_rng_state(own["random"]["cuda"], self.fabric.device)
         self._calm()
+
+    def _random(self) -> dict[str, Tensor]:
+        """The state of torch's own random numbers, which modules such as dropout draw from."""
+        device = self.fabric.device
+        there = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+        return {"cpu": torch.get_rng_state(), **there}
 
     def _of_all(self, own: dict[str, Any]) -> list[dict[str, Any]]:
         """What each process has, by rank."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,17 @@ def mlflow(folder: Path, spec: dict[str, Any]) -> Iterator[Told]:
     that goes on goes on in its run."""
     from mlflow import MlflowClient
 
-    client, where = MlflowClient(), str(folder.resolve())
+    client, where = MlflowClient(), sha256(str(folder.resolve()).encode()).hexdigest()  # a path may hold what a filter cannot
     known = client.get_experiment_by_name("mohs")
     experiment = known.experiment_id if known else client.create_experiment("mohs")
-    found = client.search_runs([experiment], filter_string=f"tags.folder = '{where}'", max_results=1)
+    found = client.search_runs([experiment], filter_string=f"tags.folder_sha256 = '{where}'", max_results=1)
     if found:
         run = found[0].info.run_id
         client.set_terminated(run, "RUNNING")
     else:
-        run = client.create_run(experiment, tags={"folder": where}, run_name=folder.name).info.run_id
+        run = client.create_run(
+            experiment, tags={"folder_sha256": where, "folder": str(folder)}, run_name=folder.name
+        ).info.run_id
         for name in ("model", "data", "recipe", "threat"):
             client.log_param(run, name, spec["request"][name])
         for name, value in spec["request"]["training"].items():
