@@ -116,6 +116,13 @@ def test_the_bias_is_subtracted() -> None:
         )
 
 
+def test_a_layer_of_zeros_has_the_norm_zero() -> None:
+    layer = nn.Conv2d(2, 3, 3).eval()
+    nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        assert spectral_norm(layer, torch.zeros(1, 2, 7, 7)) == 0.0
+
+
 class Branched(nn.Module):
     """x + f(x) + f(x), doubled and normalised."""
 

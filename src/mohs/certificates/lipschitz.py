@@ -14,6 +14,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, svds
@@ -172,14 +173,16 @@ def spectral_norm(f: Affine, x: Tensor) -> float:
         return float((f(torch.ones_like(x)) - zero).norm())
 
     def there(v: NDArray[Any]) -> NDArray[Any]:
-        return (f(torch.from_numpy(v).to(x).view_as(x)) - zero).flatten().cpu().numpy()
+        return (f(torch.from_numpy(v).to(x).view_as(x)) - zero).flatten().double().cpu().numpy()
 
     def back(u: NDArray[Any]) -> NDArray[Any]:
-        return _transposed(f, x, torch.from_numpy(u).to(x).view_as(zero)).flatten().cpu().numpy()
+        return _transposed(f, x, torch.from_numpy(u).to(x).view_as(zero)).flatten().double().cpu().numpy()
 
-    part = LinearOperator((zero.numel(), x.numel()), matvec=there, rmatvec=back, dtype=zero.cpu().numpy().dtype)
-    start = Stream.of(0, torch.zeros(1, dtype=torch.int64)).at("lanczos").normal(min(part.shape)).numpy()[0]
-    return float(svds(part, k=1, v0=start.astype(part.dtype), return_singular_vectors=False)[0])
+    start = Stream.of(0, torch.zeros(1, dtype=torch.int64)).at("lanczos").normal(x.numel()).double().numpy()[0]
+    if not there(start).any():  # of a layer of zeros, with which the iteration cannot begin
+        return 0.0
+    part = LinearOperator((zero.numel(), x.numel()), matvec=there, rmatvec=back, dtype=np.float64)
+    return float(svds(part, k=1, v0=start[: min(part.shape)], return_singular_vectors=False)[0])
 
 
 def _transposed(f: Affine, x: Tensor, u: Tensor) -> Tensor:
