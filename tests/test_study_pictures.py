@@ -24,6 +24,7 @@ from mohs.study.base import Findings, Subject
 from mohs.study.clever import Clever
 from mohs.study.clever import Measured as Estimated
 from mohs.study.clever import _claims as clever_claims
+from mohs.study.clever import _row as clever_row
 from mohs.study.directions import Directions
 from mohs.study.evidence import greater, mostly, sign_test
 from mohs.study.landscape import Around, Landscape, Measured, _concordant, filter_normalised
@@ -456,6 +457,16 @@ def test_claims_of_an_estimate_can_fail(column: str, claim: int) -> None:
     assert [c.held for c in clever_claims(right)] == [True] * 4
     wrong = {"estimate": 3 * order, "proved": order, "attacked": order[::-1], "masked": order / 2}[column]
     assert list(clever_claims(replace(right, **{column: wrong})))[claim].held is False
+
+
+def test_means_of_clever_leave_out_what_the_attack_did_not_find() -> None:
+    ones = np.ones(3)
+    far = np.array([2.0, 4.0, math.inf])
+    found = Estimated("a", ones, np.array([1.0, 3.0, 9.0]), ones > 0, far, np.array([5.0, 5.0, 1.0]), far)
+    assert clever_row(found) == ("a", "1", "2", "3", "0.625", "100.0%", "5")
+    nothing = replace(found, proved=None, attacked=math.inf * ones, beyond=math.inf * ones)
+    assert clever_row(nothing) == ("a", *["nothing found"] * 4, "100.0%", "nothing found")
+    assert [claim.held for claim in clever_claims(nothing)] == [None] * 3
 
 
 def test_what_a_user_types(mohs_: Mohs) -> None:

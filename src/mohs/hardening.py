@@ -127,9 +127,7 @@ def carry_out(
         notes: list[str] = []
         before = None
         try:
-            before = _audit(
-                job, job.task.network, folder / "audit-before", watch_audit
-            )  # of the weights that training begins with
+            before = _audit(job, job.task.network, folder / "audit-before", watch_audit)
         except ModelError as error:  # such as weights of zero, which training mends
             notes.append(f"the first weights were not audited: {error}")
         processes.barrier()

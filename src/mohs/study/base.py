@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from mohs.attacks.settings import Settings
 from mohs.data import Examples
 from mohs.errors import RequestError
-from mohs.models import Model
+from mohs.models import Model, Prepared
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,18 @@ class Subject:
     def rows(self) -> int:
         """Examples in one call of a model, at most."""
         return int(self.options.get("rows", 128))
+
+    def rightly(self, ready: Sequence[Prepared]) -> Tensor:
+        """Whether each model answers each example rightly: bool [models, n]."""
+        answers = [p.judge.reference(self.data.x.to(p.judge.model.device)).argmax(1).cpu() for p in ready]
+        return torch.stack(answers) == self.data.y
+
+    def common(self, right: Tensor, most: int | None = None) -> Examples:
+        """The first examples, at most so many, that every model answers rightly. right: bool [models, n]."""
+        rows = right.all(0).nonzero()[:most, 0]
+        if len(rows) == 0:
+            raise RequestError("there is no example that every model gets right: leave out the weakest")
+        return self.data.take(rows)
 
 
 @dataclass(frozen=True)

@@ -92,19 +92,14 @@ class Clever(Study):
             raise RequestError("attacked, samples, classes, levels and steps should be 1 or more, batches and radii 2 or more")
 
     def run(self, subject: Subject) -> Findings:
-        ready, right = list[tuple[TorchModel, Prepared]](), torch.ones(len(subject.data), dtype=torch.bool)
+        ready = list[tuple[TorchModel, Prepared]]()
         for model in subject.models:
             if model.gives < Knowledge.GRADIENT or not isinstance(model, TorchModel):
                 raise Refused(f"CLEVER is made of gradients, and {model.name} gives {model.gives}")
             if model.random:
                 raise Refused(f"{model.name} answers at random, and CLEVER is made of the gradients of one function")
-            prepared = prepare(model, subject.data.x, rows=subject.rows)
-            ready.append((model, prepared))
-            right &= prepared.judge.reference(subject.data.x.to(model.device)).argmax(1).cpu() == subject.data.y
-        rows = right.nonzero()[: self.attacked, 0]
-        if len(rows) == 0:
-            raise RequestError("there is no example that every model gets right: leave out the weakest")
-        data, notes, found = subject.data.take(rows), list[str](), []
+            ready.append((model, prepare(model, subject.data.x, rows=subject.rows)))
+        data, notes, found = subject.common(subject.rightly([p for _, p in ready]), self.attacked), list[str](), []
         for model, prepared in ready:
             subject.say(f"attack, proof and estimate of {model.name}")
             found.append(self._measured(model, prepared, data, subject, notes))
@@ -121,7 +116,7 @@ class Clever(Study):
         beyond = threat.distance(farther, data.x).double().where(wrong & outcome.broken, torch.inf)
         attacked = outcome.distance.double()
         if missed := int((~outcome.broken).sum()):
-            notes.append(f"{model.name}: nothing was found for {missed} of {len(data)}, which the claims leave out")
+            notes.append(f"{model.name}: nothing was found for {missed} of {len(data)}, which the means and claims leave out")
         return Measured(
             name=model.name,
             proved=self._proved(model, data, attacked, notes),
@@ -169,23 +164,33 @@ def _findings(found: Sequence[Measured], study: Clever, notes: Sequence[str]) ->
         ),
         table=Table(
             ("model", "proved", "CLEVER", "attack", "CLEVER over attack", "fits that stand", "CLEVER, gradients masked"),
-            tuple(
-                (
-                    m.name,
-                    "not covered" if m.proved is None else number(float(m.proved.mean())),
-                    number(float(m.estimate.mean())),
-                    number(float(m.attacked[np.isfinite(m.attacked)].mean())),
-                    number(float(np.median(m.estimate / m.attacked))),
-                    percent(float(m.fitted.mean())),
-                    number(float(m.masked.mean())),
-                )
-                for m in found
-            ),
+            tuple(_row(m) for m in found),
         ),
         figures=tuple(_figure(m, study.norm) for m in found),
         claims=tuple(claim for m in found for claim in _claims(m)),
         notes=tuple(notes),
         facts=tuple(m.facts() for m in found),
+    )
+
+
+def _row(m: Measured) -> tuple[str, ...]:
+    """Means over the examples for which the attack found something."""
+    known = np.isfinite(m.attacked)
+    stand = percent(float(m.fitted.mean()))
+    if not known.any():
+        return (m.name, *["nothing found"] * 4, stand, "nothing found")
+
+    def mean(column: Distances) -> str:
+        return number(float(column[known].mean()))
+
+    return (
+        m.name,
+        "not covered" if m.proved is None else mean(m.proved),
+        mean(m.estimate),
+        mean(m.attacked),
+        number(float(np.median((m.estimate / m.attacked)[known]))),
+        stand,
+        mean(m.masked),
     )
 
 

@@ -67,12 +67,7 @@ class Optimizers(Study):
         threat = parse_threat(self.threat).facing(subject.model)
         OptimizerPGD().check(threat, Untargeted(), subject.model)
         prepared = prepare(subject.model, subject.data.x, rows=subject.rows)
-        right = (prepared.judge.reference(subject.data.x.to(subject.model.device)).argmax(1).cpu() == subject.data.y).nonzero()[
-            :, 0
-        ]
-        if len(right) == 0:
-            raise RequestError(f"{subject.model.name} gets none of the examples right: there is nothing to break")
-        data, courses = subject.data.take(right), {}
+        data, courses = subject.common(subject.rightly([prepared])), {}
         for normalise, size in SIZES.items():
             for name in OPTIMIZERS:
                 subject.say(f"{name}, {size}")

@@ -187,17 +187,12 @@ class Pareto(Study):
                 f"a front needs 3 models or more, and {plural(len(subject.models), 'model')} came: give them one by one"
             )
         ready = [prepare(model, subject.data.x, rows=subject.rows) for model in subject.models]
-        wrong = torch.stack(
-            [p.judge.reference(subject.data.x.to(p.judge.model.device)).argmax(1).cpu() != subject.data.y for p in ready]
-        )
-        common = (~wrong.any(0)).nonzero()[: self.attacked, 0]
-        if len(common) == 0:
-            raise RequestError("there is no example that every model gets right: leave out the weakest")
-        data, found = subject.data.take(common), []
-        for model, prepared, errors in zip(subject.models, ready, wrong, strict=True):
+        right = subject.rightly(ready)
+        data, found = subject.common(right, self.attacked), []
+        for model, prepared, answers in zip(subject.models, ready, right, strict=True):
             subject.say(f"distances of {model.name}")
             distances = {name: METRICS[name].measure(prepared, data, self, subject.seed) for name in self.metrics}
-            found.append(Measured(model.name, int(errors.sum()), len(errors), distances))
+            found.append(Measured(model.name, int((~answers).sum()), len(answers), distances))
         return _findings(found, self.metrics, len(data))
 
 
