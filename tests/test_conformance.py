@@ -43,6 +43,7 @@ from tests.conformance import (
 NAMES = sorted(set(attacks.table()) - {"replay"})  # which finds nothing itself: test_universal.py
 by_name = pytest.mark.parametrize("name", NAMES)
 by_case = pytest.mark.parametrize(("name", "threat"), CASES)
+by_set = pytest.mark.parametrize(("name", "threat"), {(name, parse_threat(t).name): (name, t) for name, t in CASES}.values())
 
 
 def assert_same(one: Run, two: Run, rows: Tensor | None = None) -> None:
@@ -159,7 +160,7 @@ def test_batch_mates_do_not_matter(name: str, threat: str, monkeypatch: pytest.M
     assert_same(together, go(name, w.take(order), threat), order)
     some = torch.tensor([8, 1, 6])
     assert_same(together, go(name, w.take(some), threat), some)
-    for i in (0, 3, 11):
+    for i in (3, 11):
         alone = torch.tensor([i])
         assert_same(together, go(name, w.take(alone), threat), alone)
     monkeypatch.setattr(oracle_module, "COMPACT_AT", 2.0)
@@ -261,7 +262,7 @@ def constraints() -> dict[str, Constraints]:
 
 
 @pytest.mark.parametrize("constraint", ["mask", "limit", "quantise", "bounds"])
-@by_case
+@by_set
 def test_constraints_are_honoured(name: str, threat: str, constraint: str) -> None:
     w, limits = world(), constraints()[constraint]
     run = go(name, w, replace(parse_threat(threat), constraints=limits))
