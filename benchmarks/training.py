@@ -85,13 +85,13 @@ def cifar(seed: int, epochs: int = 72) -> dict[str, Any]:
         settings = {
             "epochs": epochs,
             "batch": 128,
-            "rate": 0.03,
+            "rate": 0.1,
             "clip": 1.0,
             "keep": "last",
             "seed": seed,
             "augment": ("crop:2", "flip"),
         }
-        settings |= {"validate": 0.02, "weight_decay": 5e-4, "recipe": "fast", "threat": f"linf:{2 / 255}"}
+        settings |= {"validate": 0.02, "weight_decay": 1e-3, "recipe": "fast", "threat": f"linf:{2 / 255}"}
         found = harden("wk-cnn", (x, y), out=Path(out) / "run", **settings)
         spent, wall = time.process_time() - started, time.perf_counter() - wall
     known = json.loads((folder() / "ground_truth.json").read_text())["sdp200"]["cifar10"]
