@@ -47,7 +47,7 @@ def fixed(norm: str, passes: int) -> list[Attack]:
             return [PDPGD(steps=int(0.3 * passes)), fab(0.2, 2), fmn(0.2, warm=True, step_size=0.3, gamma=0.02)]
         case "l1":
             return [fmn(1.0)]
-    return [SigmaZero(steps=passes // 2 - 1)]
+    return [SigmaZero(steps=passes // 2)]
 
 
 def attacks(norm: str, passes: int) -> dict[str, Callable[[], list[Attack]]]:
