@@ -45,9 +45,9 @@ def fixed(norm: str, passes: int) -> list[Attack]:
             return [fmn(0.55), fab(0.3, 3), fmn(0.15, warm=True, step_size=0.1, gamma=0.01)]
         case "l1" if passes > 200:
             return [PDPGD(steps=int(0.3 * passes)), fab(0.2, 2), fmn(0.2, warm=True, step_size=0.3, gamma=0.02)]
-        case "l1":
-            return [fmn(1.0)]
-    return [SigmaZero(steps=passes // 2)]
+        case "l0" if passes > 200:
+            return [SigmaZero(steps=passes // 2)]
+    return [FMN(steps=passes // 2)]
 
 
 def attacks(norm: str, passes: int) -> dict[str, Callable[[], list[Attack]]]:
