@@ -122,7 +122,7 @@ class FABT(_FAB):
 
     When to use: the form of FAB for many classes, and the one that the standard profile runs: a class at a time, at one
     backward pass a step. It complements `apgd-t`, as it minimises a distance and not a loss; for distances alone `fmn` costs
-    less.
+    less, but for networks whose gradients are flat at the input, where this one finds a way.
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2

@@ -32,8 +32,9 @@ class FMN(Attack):
     Pintor, Roli, Brendel, Biggio, NeurIPS 2021, arXiv:2102.12827.
 
     When to use: the default for least distances: all four norms, a hundred passes, one gradient each. More steps, or a larger
-    `step_size` in Linf, bring it nearer; `brendel-bethge` polishes what it found. A public copy has a projection in L2 that
-    projects nothing: do not take it for an oracle.
+    `step_size` in Linf, bring it nearer; `brendel-bethge` polishes what it found. Where gradients are flat at the input, as in
+    networks trained adversarially on MNIST, it stops far off: run `fab-t` first and this one, `warm`, from there. A public copy
+    has a projection in L2 that projects nothing: do not take it for an oracle.
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/7 away in linf, 1/5 in l2, 1/4 in l1, one entry in l0

@@ -31,6 +31,7 @@ class SuperDeepFool(DeepFool):
 
     When to use: for small L2 distances at the price of a few DeepFools: it ends where the change is normal to the boundary, as
     the nearest point must. `fmn` and `ddn` reach the like with fixed costs; take this one for its few settings.
+    Where gradients are flat it does not end soon: ten times its usual passes on a network trained adversarially on MNIST.
 
     >>> from mohs import attacks, demo
     >>> model, x, y = demo.linear_example()  # the boundary is 1/5 away in l2
