@@ -106,10 +106,12 @@ def test_trials_end_at_the_least_noise_that_passes() -> None:
     assert norms == sorted(norms)
 
 
-def test_a_probe_of_a_served_guard(tmp_path: Path) -> None:
+def test_a_probe_of_a_served_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without adapting the guard stops it; with it, examples break and hardly a query is refused."""
+    monkeypatch.setattr("mohs.serve.blacklight.secrets.token_bytes", bytes)  # one salt, and one query after another
     described = tmp_path / "endpoint.toml"
-    described.write_text('classes = 10\n[answer]\nscores = "$.scores"\nkind = "logits"\n[guard]\nrefuses = [403]\n')
+    answer = '[answer]\nscores = "$.scores"\nkind = "logits"\n'
+    described.write_text(f"classes = 10\nconcurrency = 1\n{answer}[guard]\nrefuses = [403]\n")
     found = {}
     for adapt in (False, True):
         app = make_app(MODEL, tuple(X.shape[1:]), guard=GuardSpec.model_validate({"blacklight": {"window": 8}}))
