@@ -369,6 +369,17 @@ def test_studies_that_need_gradients_refuse_labels() -> None:
         Optimizers().on(subject(model(), model(1)))
 
 
+def test_examples_that_no_model_gets_right_are_refused() -> None:
+    right = torch.tensor([[True, False, True], [False, True, True]])
+    one = subject()
+    assert len(one.common(torch.ones(1, len(one.data), dtype=torch.bool), 2)) == 2
+    assert torch.equal(one.common(right).x, one.data.x[2:3])
+    with pytest.raises(RequestError, match="leave out the weakest"):
+        one.common(right[:, :2])
+    with pytest.raises(RequestError, match="gets none of the examples right"):
+        one.common(~right[:1, :1])
+
+
 def test_figures_hold_no_infinity() -> None:
     found = Regions(planes=1, points=15).run(subject())
     facts = ({"a": math.inf, "b": [math.nan, 1.0]},)

@@ -51,6 +51,8 @@ class Subject:
         """The first examples, at most so many, that every model answers rightly. right: bool [models, n]."""
         rows = right.all(0).nonzero()[:most, 0]
         if len(rows) == 0:
+            if len(right) == 1:
+                raise RequestError(f"{self.model.name} gets none of the examples right: there is nothing to attack")
             raise RequestError("there is no example that every model gets right: leave out the weakest")
         return self.data.take(rows)
 
