@@ -28,7 +28,7 @@ from tests.test_cli import Mohs, command_line
 
 N = 32
 MANY = ["draws", "gradients", "slope", "stability", "silent", "unfinished", "one-step"]
-THREATS = {"demo:standard": "linf:0.1", "demo": "linf:0.2"}
+THREATS = {"demo:standard": "linf:0.1", "demo": "linf:0.3"}
 
 
 @pytest.fixture(scope="module")

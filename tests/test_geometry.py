@@ -116,9 +116,10 @@ def test_projection_against_scipy(norm: Norm, seed):
         bounds=[(0, 1 - a) for a in x0] + [(0, a) for a in x0],
         constraints={"type": "ineq", "fun": inside},
         method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 500},
+        options={"ftol": 1e-10, "maxiter": 500},
     )
-    np.testing.assert_allclose(point[0].numpy() - x0, best.x[:d] - best.x[d:], atol=2e-5)
+    assert best.success, best.message
+    np.testing.assert_allclose(point[0].numpy() - x0, best.x[:d] - best.x[d:], atol=5e-5)
 
 
 @pytest.mark.parametrize("norm", [L2, L1], ids=name)

@@ -35,12 +35,12 @@ class JPEG(Defence):
             raise ModelError(f"JPEG takes images [n, 1 or 3, height, width], and the inputs are {list(x.shape)}")
         grey = (unit(x, self.bounds).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         shown = np.stack([self._coded(image) for image in grey])
-        return back(torch.from_numpy(shown).permute(0, 3, 1, 2).to(x) / 255, self.bounds)
+        return back(torch.from_numpy(shown).to(x) / 255, self.bounds)
 
     def _coded(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [height, width, channels] through a file."""
+        """uint8 [height, width, channels] through a file, and [channels, height, width] out of it."""
         from PIL import Image
 
         file = io.BytesIO()
         Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "JPEG", quality=self.quality)
-        return np.asarray(Image.open(file)).reshape(image.shape)
+        return np.asarray(Image.open(file)).reshape(image.shape).transpose(2, 0, 1)

@@ -109,8 +109,8 @@ class HybridLabel(Aided):
 
     >>> from mohs import attacks, demo
     >>> prepared, x, y = demo.transfer_example()  # with a surrogate
-    >>> threat = "linf:0.15+knowledge:label"
-    >>> alone = attacks.RayS(queries=300)(prepared, x, y, threat=threat)
+    >>> threat = "l2:1+knowledge:label"
+    >>> alone = attacks.HopSkipJump(queries=300)(prepared, x, y, threat=threat)
     >>> aided = attacks.HybridLabel(queries=300)(prepared, x, y, threat=threat)
     >>> int(aided.queries.sum()) < int(alone.queries.sum())
     True
