@@ -109,6 +109,15 @@ def mohs_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 STUDY = ["study", "difficulty", "tests.conformance:frozen_module", "--data", "test.npz", "--threat", "linf:0.03"]
 
 
+@pytest.mark.parametrize(("out", "told"), [("page", "should end in .html"), ("folder.html", "is a folder; name a page in it")])
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(out: str, told: str, mohs_: Mohs) -> None:
+    Path("folder.html").mkdir()
+    done = mohs_(*STUDY, "--queries", 20, "--pairs", 1, "--out", out)
+    assert done.code == 2
+    assert told in done.err
+    assert sorted(path.name for path in Path().iterdir()) == ["folder.html", "test.npz"]
+
+
 def test_what_a_user_types(mohs_: Mohs) -> None:
     done = mohs_(*STUDY, "--queries", 20, "--pairs", 1, "--out", "page.html")
     assert done.code == 0

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from mohs.cli import options
-from mohs.errors import RequestError
 
 HELP = "Is an evaluation of this model to be believed? Looks for the signs of masked gradients and failed attacks."
 EXAMPLE = "Example: `mohs diagnose model.pt2 --data test.npz --threat linf:8/255 --fix --out diagnosis.html`"
@@ -41,8 +40,7 @@ def command(
     from mohs.diagnosis import Grade, diagnose
     from mohs.report.diagnosis import table
 
-    if out is not None and out.suffix != ".html":
-        raise RequestError(f"--out should end in .html, not {out.name!r}")
+    options.check_page(out)
     chosen = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "trust_pickle": trust_pickle}
     with errors.status("diagnosing") as status:
         found = diagnose(

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from mohs.cli import options
-from mohs.errors import RequestError
 
 HELP = "Which layers does an attack move most? Layer sustainability analysis; the attack's own options are options here."
 EXAMPLE = "Example: `mohs layers model.pt2 --data test.npz --threat linf:8/255 --steps 20 --out layers.html`"
@@ -39,8 +38,7 @@ def command(
     from mohs.report.layers import table, write_page
 
     chosen = attacks.make({"attack": attack, **options.own(context.args)})
-    if out is not None and out.suffix != ".html":
-        raise RequestError(f"--out should end in .html, not {out.name!r}")
+    options.check_page(out)
     found = sustainability(
         model,
         data,

@@ -97,6 +97,14 @@ def bounds_of(text: str) -> tuple[float, float]:
     return low, high
 
 
+def check_page(out: Path | None) -> None:
+    """Raise RequestError where no page can be written under that name, before the work."""
+    if out is not None and out.suffix != ".html":
+        raise RequestError(f"--out should end in .html, not {out.name!r}")
+    if out is not None and out.is_dir():
+        raise RequestError(f"--out: {out} is a folder; name a page in it, such as {out / 'page.html'}")
+
+
 def seconds_of(text: str | None) -> float | None:
     """`90s`, `10m`, `2h` in seconds."""
     if text is None:

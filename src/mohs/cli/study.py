@@ -100,6 +100,7 @@ def command(
     from mohs.study.base import Study
 
     now = datetime.now(UTC)
+    options.check_page(out)
     keep = out.with_suffix("") if out else Path("runs") / f"study-{name}"
     given = models or []
     own_words = next((i for i, word in enumerate(given) if word.startswith("--")), len(given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import zlib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ def put(page: str, path: str | Path) -> Path:
         temporary.write_text(page, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RequestError(f"cannot write the page {path}: {error.strerror}") from error
     return path
 
