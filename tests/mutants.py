@@ -1224,6 +1224,12 @@ MUTANTS = [
         "test_from_bound.py::test_the_starts_lie_in_the_set_where_the_linear_bound_is_least",
     ),
     Mutant(
+        "train/weights.py",
+        "reshard_after_forward=True",
+        "reshard_after_forward=False",
+        "test_train.py::test_two_processes_train_what_one_does",
+    ),
+    Mutant(
         "train/loop.py",
         "share = len(batch.x0) * self.fabric.world_size / joint",
         "share = 1",
@@ -1243,13 +1249,13 @@ MUTANTS = [
     ),
     Mutant(
         "train/loop.py",
-        "            self.average.update(self.raw)",
+        "            self.average.update(self.weights.whole)",
         "            pass",
         "test_train.py::test_an_average_of_each_update_is_what_is_kept",
     ),
     Mutant(
-        "train/loop.py",
-        'self.optimiser.load_state_dict(state["optimiser"])',
+        "train/weights.py",
+        'optimiser.load_state_dict(state["optimiser"])',
         "pass",
         "test_train.py::test_a_training_that_was_stopped_goes_on_to_the_bit",
     ),

@@ -31,6 +31,7 @@ from mohs.train.batch import Batch, crafting
 from mohs.train.fast import Fast
 from mohs.train.free import Free
 from mohs.train.loop import Epoch, Standing, Task, fit
+from mohs.train.multi import Worst
 from mohs.train.pgd import PGDTraining
 from mohs.train.schedules import SCHEDULES
 from mohs.train.trades import TRADES, divergence
@@ -62,7 +63,7 @@ def plain(seed: int = 0) -> nn.Module:
     """Without batch norm and dropout."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.SiLU(), nn.Linear(8, 2))
+        return nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(16, 8), nn.SiLU()), nn.Linear(8, 2))
 
 
 def task(recipe: Recipe, module: nn.Module | None = None, **settings: object) -> Task:
@@ -295,29 +296,31 @@ def test_a_training_that_collapses_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+JOINTLY = (PGDTraining(steps=2), Universal(), Worst(steps=2, others="l2:0.3"))
 JOINT = """
 import sys, torch
 from pathlib import Path
 from typing import Any
 from tests.test_train import task, plain, network, stop_after
+from tests.test_train import JOINTLY, Stopped
 from mohs.train.free import Free
 from mohs.train.loop import fit
-from mohs.train.pgd import PGDTraining
-from mohs.train.universal import Universal
 torch.set_num_threads(1)
-for recipe in (PGDTraining(steps=2), Universal()):
-    folder = Path(sys.argv[1]) / type(recipe).__name__
+out, strategy = Path(sys.argv[1]), sys.argv[2]
+for recipe in JOINTLY:
+    folder = out / type(recipe).__name__
     folder.mkdir(exist_ok=True, parents=True)
-    fit(task(recipe, plain(), batch=25), folder)
+    fit(task(recipe, plain(), batch=25, strategy=strategy), folder)
 for name in ("whole", "parts"):
-    folder = Path(sys.argv[1]) / name
+    folder = out / name
     folder.mkdir(exist_ok=True)
+    settings = {"batch": 24, "epochs": 8, "clip": 1.0, "strategy": strategy}
     if name == "parts":
         try:
-            fit(task(Free(replays=2), network(), batch=24, epochs=8), folder, stop_after(2))
-        except Exception as stopped:
+            fit(task(Free(replays=2), network(), **settings), folder, stop_after(2))
+        except Stopped:
             torch.rand(7)
-    fit(task(Free(replays=2), network(), batch=24, epochs=8), folder)
+    fit(task(Free(replays=2), network(), **settings), folder)
 """
 
 
@@ -330,13 +333,14 @@ def torchrun(*words: object) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_what_one_does(strategy: str, tmp_path: Path) -> None:
     """Batches of 25 over 80 rows: 13 and 12 a process, 3 and 2 in the last. Gradients are averaged, so the weights agree but for
     rounding; and what was stopped goes on to the bit, with each process's own perturbation and dropout."""
     script = tmp_path / "joint.py"
     script.write_text(JOINT)
-    torchrun(script, tmp_path / "two")
-    for recipe in (PGDTraining(steps=2), Universal()):
+    torchrun(script, tmp_path / "two", strategy)
+    for recipe in JOINTLY:
         name = type(recipe).__name__
         one = task(recipe, plain(), batch=25)
         (tmp_path / "one" / name).mkdir(parents=True)
@@ -352,6 +356,23 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     assert not torch.equal(first["memory"]["change"], second["memory"]["change"])
     with pytest.raises(RunError, match="begun with 2 processes, and these are 1"):
         fit(task(find("free")(replays=2), network(), batch=24, epochs=8), tmp_path / "two" / "parts")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "told"),
+    [
+        ("pgd+awp", {}, "takes them whole: --strategy ddp"),
+        ("crown-ibp", {}, "takes them whole"),
+        ("fast", {"gradalign": 0.2, "guard": False}, "takes them whole"),
+        ("fast", {}, "--no-guard"),
+        ("pgd", {"average": "ema:0.9"}, "no --average"),
+        ("pgd", {"precision": "16"}, "not 16"),
+    ],
+)
+def test_what_takes_weights_whole_is_not_given_parts(recipe: str, settings: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=told):
+        harden(plain(), data(), out=tmp_path / "run", recipe=recipe, threat=THREAT, batch=20, strategy="fsdp", **settings)
+    assert not (tmp_path / "run").exists()
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:

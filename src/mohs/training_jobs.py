@@ -82,6 +82,8 @@ def make_job(
         network, whole = modifier.architecture(network), modifier.around(whole)
     _check(network, examples, recipe, training, classes)
     whole.suits(network, examples.x[: training.batch])
+    if training.strategy == "fsdp":
+        _check_parts(whole, training)
     if against is not None:
         against = _facing(against, network.eval(), examples.x, classes, request)
         against.check(examples.x[:64])
@@ -204,6 +206,19 @@ def _check(network: nn.Module, examples: Examples, recipe: Recipe, training: Tra
             raise RequestError(f"{type(recipe).__name__} needs one label an example: leave {text} out")
     if training.batch > len(examples):
         raise RequestError(f"a batch of {training.batch} is more than the {len(examples)} examples there are")
+
+
+def _check_parts(recipe: Recipe, training: Training) -> None:
+    """Raise RequestError where the weights cannot lie in parts over processes."""
+    calmer = recipe.calmer() if training.guard else None
+    if not recipe.shards:
+        raise RequestError("the recipe looks at the weights, or at gradients of gradients, and takes them whole: --strategy ddp")
+    if calmer is not None and not calmer.shards:
+        raise RequestError("where training breaks down the recipe goes on with GradAlign, which takes weights whole: --no-guard")
+    if training.average is not None:
+        raise RequestError("an average of the weights takes them whole in every process: --strategy ddp, or no --average")
+    if training.precision == "16":
+        raise RequestError("weights in parts are trained in precision 32 or bf16, not 16")
 
 
 def _anew(network: nn.Module, seed: int, name: str) -> nn.Module:

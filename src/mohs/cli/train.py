@@ -75,6 +75,9 @@ def command(
     bounds: options.Bounds = "0,1",
     device: options.Device = "cpu",
     precision: Annotated[str, typer.Option(help="`32`, `bf16` or `16`.")] = "32",
+    strategy: Annotated[
+        str, typer.Option(help="Of several processes: `ddp`, weights whole in each, or `fsdp`, in parts.")
+    ] = "ddp",
     allow_drift: Annotated[
         bool, typer.Option("--allow-drift", help="Go on with another number of threads, whose bits differ.")
     ] = False,
@@ -117,6 +120,7 @@ def command(
         "bounds": options.bounds_of(bounds),
         "device": device,
         "precision": precision,
+        "strategy": strategy,
         "trust_pickle": trust_pickle,
         "threat": threat,
         "test": test,

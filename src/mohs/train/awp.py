@@ -44,6 +44,10 @@ class _Perturbed(Around, Adversarial):
 
     paper, cost, purpose = AWP.paper, AWP.cost, AWP.purpose
 
+    @property
+    def shards(self) -> bool:
+        return False
+
     def attacked(self, batch: Batch) -> Tensor:
         return self.of.attacked(batch)
 

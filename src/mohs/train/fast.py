@@ -30,6 +30,10 @@ class Fast(Adversarial):
     cost = "2F+2Bx+Bw"
     purpose = "robustness for twice the price of standard training; watch for catastrophic overfitting"
 
+    @property
+    def shards(self) -> bool:
+        return not self.gradalign
+
     def attacked(self, batch: Batch) -> Tensor:
         return batch.ascend(batch.misled, batch.random_point(), steps=1, step_size=self.step_size, evaluating=False)
 

@@ -28,6 +28,10 @@ class GradientRegularised(Recipe):
     purpose = "a smoother loss, some robustness and gradients that can be read, without attacks"
     sets = ()
 
+    @property
+    def shards(self) -> bool:
+        return False
+
     def loss(self, batch: Batch) -> Tensor:
         x = batch.x0.clone().requires_grad_()
         each = functional.cross_entropy(batch.network(x), batch.y, reduction="none")

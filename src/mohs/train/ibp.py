@@ -45,6 +45,10 @@ class IBP(Recipe):
         return True
 
     @property
+    def shards(self) -> bool:
+        return False
+
+    @property
     def settled(self) -> float:
         return self.ramp
 

@@ -31,6 +31,10 @@ class LayerRegularised(PGDTraining):
     purpose = "steadier layers: those that attacks move most are held"
     mixes = False
 
+    @property
+    def shards(self) -> bool:
+        return False
+
     def outer(self, batch: Batch, point: Tensor) -> Tensor:
         shown = batch.shown(point)
         held = dict.fromkeys(self._held(batch, shown), self.gamma)

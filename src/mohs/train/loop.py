@@ -28,6 +28,7 @@ from mohs.train.recipe import Recipe
 from mohs.train.schedules import SCHEDULES
 from mohs.train.training import Training
 from mohs.train.validation import Score, score
+from mohs.train.weights import Sharded, Whole, shard
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -95,15 +96,17 @@ class _Loop:
         keep_freed_memory()
         self.task, self.folder, self.watch, self.training = task, folder, watch, training
         self.fabric = launched(training)
-        self.raw = task.network.to(self.fabric.device)
-        optimiser = _optimiser(self.raw, training)
-        self.network, self.optimiser = self.fabric.setup(self.raw, optimiser)
-        self.average = Average(training.average, self.raw) if training.average else None
+        network = task.network.to(self.fabric.device)
+        parted = training.strategy == "fsdp" and self.fabric.world_size > 1
+        self.weights = Sharded(network) if parted else Whole(network)
+        self.network = self.fabric.setup_module(self.weights.trained)
+        self.optimiser: Any = self.fabric.setup_optimizers(_optimiser(self.weights.trained, training))
+        self.average = Average(training.average, network) if training.average else None
         self.aids = {name: aid.to(self.fabric.device) for name, aid in task.aids.items()}
         self.changes: list[Change] = [augmentation(text, task.classes) for text in training.augment]
         self.schedule = SCHEDULES[training.schedule]
         self.recipe = task.recipe
-        self.threat = task.threat and facing(task.threat, self.raw)
+        self.threat = task.threat and facing(task.threat, network)
         self.streams = Stream.of(training.seed, torch.arange(len(task.x)))
         self.standing, self.memory = Standing(), dict[str, Tensor]()
 
@@ -115,15 +118,16 @@ class _Loop:
     @property
     def used(self) -> nn.Module:
         """What is validated and kept: the average of the weights where there is one yet."""
-        return self.average.model.module if self.average is not None and self.average.model.n_averaged else self.raw
+        return self.average.model.module if self.average is not None and self.average.model.n_averaged else self.weights.whole
 
     def run(self) -> Standing:
         self._restore()
         while self.standing.epoch < self.passes and not self.standing.stopped:
             started = time.perf_counter()
             loss = self._epoch(self.standing.epoch)
+            self.weights.settle()
             if self.average:
-                self.average.epoch(self.raw, (self.standing.epoch + 1) / self.passes)
+                self.average.epoch(self.weights.whole, (self.standing.epoch + 1) / self.passes)
             validated = self._validate()
             if validated.flat:
                 raise RequestError(
@@ -173,7 +177,7 @@ class _Loop:
             self.fabric.clip_gradients(self.network, self.optimiser, max_norm=self.training.clip)
         self.optimiser.step()
         if self.average:
-            self.average.update(self.raw)
+            self.average.update(self.weights.whole)
 
     def _batches(self, epoch: int) -> Iterator[Tensor]:
         """Positions of the joint batch of all processes; a last one that is shorter is kept."""
@@ -255,12 +259,12 @@ class _Loop:
     def _save(self) -> None:
         memory = {name: value.detach().cpu() for name, value in self.memory.items()}
         self.standing.own = self._of_all({"memory": memory, "random": self._random()})
+        state = self.weights.state(self.optimiser)
         if self.fabric.global_rank == 0:
             checkpoint.save(
                 self.folder,
                 {
-                    "network": self.raw.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
+                    **state,
                     "average": self.average.model.state_dict() if self.average else None,
                     "standing": vars(self.standing),
                     "threads": torch.get_num_threads(),
@@ -273,8 +277,7 @@ class _Loop:
         if state is None:
             torch.manual_seed(self.training.seed)
             return
-        self.raw.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.weights.load(state, self.optimiser)
         if self.average:
             self.average.model.load_state_dict(state["average"])
         self.standing = Standing(**state["standing"])
@@ -309,15 +312,21 @@ def launched(training: Training) -> Fabric:
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
+        from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
     except ImportError as error:
         raise Missing("lightning-fabric", "train", "training") from error
     here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     device = torch.device(training.device)
+    strategy: Any = "auto"
+    if everywhere > 1 and training.strategy == "fsdp":
+        strategy = ModelParallelStrategy(shard, data_parallel_size=everywhere, tensor_parallel_size=1, timeout=PATIENCE)
+    elif everywhere > 1:
+        strategy = DDPStrategy(timeout=PATIENCE)
     fabric = Fabric(
         accelerator="cuda" if device.type == "cuda" else "cpu",
         devices=here if everywhere > 1 else [device.index or 0] if device.type == "cuda" else 1,
         num_nodes=everywhere // here,
-        strategy=DDPStrategy(timeout=PATIENCE) if everywhere > 1 else "auto",
+        strategy=strategy,
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[training.precision],  # type: ignore[arg-type]
     )
     if os.environ.get("LT_CLI_USED") != "1":  # `fabric run` has launched it
@@ -340,7 +349,8 @@ def leads() -> bool:
 
 def _optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    decay, fused = training.weight_decay, training.precision != "16"  # where gradients are scaled, clipping needs the plain ones
+    decay = training.weight_decay
+    fused = training.precision != "16" and training.strategy == "ddp"  # not where clipping scales gradients, or in parts
     if training.optimizer == "adamw":
         return torch.optim.AdamW(trained, training.peak, weight_decay=decay, fused=fused)
     return torch.optim.SGD(trained, training.peak, momentum=training.momentum, weight_decay=decay, fused=fused)

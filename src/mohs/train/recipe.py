@@ -57,6 +57,12 @@ class Recipe(Settings, ABC):
         return False
 
     @property
+    def shards(self) -> bool:
+        """Whether the weights may lie in parts over processes (FSDP): it meets them in calls of the network alone, and takes no
+        gradient of a gradient."""
+        return True
+
+    @property
     def settled(self) -> float:
         """The share of the training from which on epochs compare: until then its task grows harder."""
         return 0.0
@@ -135,6 +141,10 @@ class Around(Recipe):
     @property
     def certified(self) -> bool:
         return self.of.certified
+
+    @property
+    def shards(self) -> bool:
+        return self.of.shards
 
     @property
     def settled(self) -> float:

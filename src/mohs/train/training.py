@@ -15,7 +15,8 @@ class Training(BaseModel):
     rate: the peak; None: 0.1 for SGD, 1e-3 for AdamW. clip: the largest norm of a gradient. augment: such as `crop:4`, `flip`.
     average: `ema:0.999`, or `swa:0.75` for the mean over the epochs from there on. validate: the share of the data that is held
     out, to choose the best epoch by. patience: epochs without a better one before it stops. guard: go back where robust
-    accuracy breaks down. keep: the weights that are handed over.
+    accuracy breaks down. keep: the weights that are handed over. strategy: of several processes, `ddp` has the weights whole in
+    each, `fsdp` in parts (`mohs.train.weights`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +37,7 @@ class Training(BaseModel):
     seed: int = 0
     precision: Literal["32", "bf16", "16"] = "32"
     device: str = "cpu"
+    strategy: Literal["ddp", "fsdp"] = "ddp"
 
     @field_validator("average")
     @classmethod
