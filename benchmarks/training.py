@@ -147,7 +147,7 @@ def proved(data: str, recipe: str, seed: int) -> dict[str, Any]:
     }
 
 
-IMAGES = 5120  # of an epoch whose cost is measured
+IMAGES, LONG = 5120, 20_480  # of an epoch that is measured beside a peer; of one whose passes are counted
 
 COST = {  # passes of a step: F, Bx (backward to the input), Bw (to the weights)
     "standard": (1, 0, 1),
@@ -164,14 +164,14 @@ def cost(times: int = 5) -> dict[str, Any]:
     epochs, each on the same network and batches, and beside them the update of a plain loop (step and zero_grad of SGD)."""
     rows: dict[str, Any] = {}
     for name, passed in COST.items():
-        x, y = random_images()
+        x, y = random_images()  # to measure the passes on
         units: list[dict[str, float]] = []
-        spent = epochs(name, times, lambda x=x, y=y, units=units: units.append(passes(x, y)))
+        spent = epochs(name, times, lambda x=x, y=y, units=units: units.append(passes(x, y)), LONG)
         unit = {part: median(row[part] for row in units[1:]) for part in units[0]}
-        count = IMAGES / 128 * sum(n * unit[part] for n, part in zip(passed, ("F", "Bx", "Bw"), strict=True))
+        count = LONG / 128 * sum(n * unit[part] for n, part in zip(passed, ("F", "Bx", "Bw"), strict=True))
         rows[name] = {
             "over_count": median(spent) / count,
-            "over_count_and_update": median(spent) / (count + IMAGES / 128 * unit["update"]),
+            "over_count_and_update": median(spent) / (count + LONG / 128 * unit["update"]),
             "seconds": median(spent),
             "count": count,
             "unit": unit,
@@ -180,15 +180,15 @@ def cost(times: int = 5) -> dict[str, Any]:
     return rows
 
 
-def random_images() -> tuple[Tensor, Tensor]:
-    return torch.rand(IMAGES, 3, 32, 32), torch.arange(IMAGES) % 10
+def random_images(n: int = IMAGES) -> tuple[Tensor, Tensor]:
+    return torch.rand(n, 3, 32, 32), torch.arange(n) % 10
 
 
-def epochs(name: str, times: int = 5, between: Callable[[], None] = lambda: None) -> list[float]:
+def epochs(name: str, times: int = 5, between: Callable[[], None] = lambda: None, images: int = IMAGES) -> list[float]:
     """Processor seconds of so many epochs of a recipe, after one that warms up, with their checkpoints and the validation of two
     images; one thread."""
     recipe, _ = parse(name, dict(OPTIONS.get(name, {})))
-    x, y = random_images()
+    x, y = random_images(images)
     training = Training(epochs=times + 1, batch=128, rate=0.01, guard=False)  # which two images would set off
     task = Task(build("wk-cnn", shape=(3, 32, 32), classes=10), recipe, x, y, x[:2], y[:2], 10, training)
     task.threat = None if recipe.sets == () else Linf(2 / 255)

@@ -22,9 +22,9 @@ class Batch:
     """n examples on their way through one step.
 
     network: in training mode; network(x) are logits. x0 [n, *input]; y [n] int64, or [n, classes] where augmentation mixed
-    labels. rows [n]: their positions in the training data. stream: a key a row, of this epoch. joint: one key, of the batch, the
-    same in every process. progress: of the whole training, 0 to 1. memory: tensors that a recipe carries from batch to batch;
-    they are in every checkpoint. aids: other networks that the recipe asked for, frozen, in evaluation mode.
+    labels. rows [n]: their positions in the training data. stream: a key a row, of this epoch. joint: one key, the same in every
+    process. progress: of the whole training, 0 to 1. memory: tensors that a recipe carries from batch to batch; they are in every
+    checkpoint. aids: other networks that the recipe asked for, frozen, in evaluation mode.
     """
 
     network: nn.Module

@@ -198,7 +198,7 @@ class _Loop:
             y=y.to(device),
             rows=rows,
             stream=Stream(stream.keys.to(device)),
-            joint=streams.take(joint[:1]).at("joint"),
+            joint=streams.take(joint[:1]),
             given=self.threat,
             progress=progress,
             memory=self.memory,
