@@ -73,17 +73,17 @@ REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDG
 @dataclass(frozen=True)
 class Row:
     """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear
-    model it needs, by norm; transformations have closed forms of their own in test_transforms.py. random: whether the
-    seed matters. refuses: goals it declines by Refused. after: the attack whose successes it starts from. restarts: False
-    where a restart is another thing. copies: its gradients are those of copies of the model, one forward pass each. traced: rows
-    that go through the model while it is read, which no ledger counts."""
+    model it needs, by norm; transformations have closed forms of their own in test_transforms.py. refuses: goals it declines by
+    Refused. after: the attack whose successes it starts from. later: it draws in tries after the first alone. copies: its
+    gradients are those of copies of the model, one forward pass each. traced: rows that go through the model while it is read,
+    which no ledger counts."""
 
     options: dict[str, object]
     threats: tuple[str, ...]
     optimum: dict[str, float]
-    random: bool = False
     refuses: tuple[str, ...] = ()
     after: tuple[str, dict[str, object]] | None = None
+    later: bool = False
     copies: bool = False
     traced: int = 0
 
@@ -107,39 +107,37 @@ ROWS: dict[str, Row] = {
         {"steps": 20},
         budgets(*ALL, *OTHERS),
         {"linf": EXACT, "l2": 1.1, "l1": 1.05, "l0": 4.0},
-        random=True,
     ),
-    "apgd": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
-    "apgd-t": Row({"steps": 20, "targets": 3}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}, random=True),
-    "fab": Row({"steps": 20}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}),
-    "fab-t": Row({"steps": 20, "targets": 3}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}),
-    "square": Row(
-        {"queries": 150, "rescale_schedule": True}, budgets("linf", "l2", "l1"), {"linf": 1.5, "l2": 2.5, "l1": 3.0}, random=True
+    "apgd": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}),
+    "apgd-t": Row({"steps": 20, "targets": 3}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.01, "l1": 1.3}),
+    "fab": Row({"steps": 20}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}, later=True),
+    "fab-t": Row(
+        {"steps": 20, "targets": 3}, (*free("linf", "l2", "l1"), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.01}, later=True
     ),
+    "square": Row({"queries": 150, "rescale_schedule": True}, budgets("linf", "l2", "l1"), {"linf": 1.5, "l2": 2.5, "l1": 3.0}),
     "deepfool": Row({}, (*free("linf", "l2"), "l2:0.25"), {"linf": 1.02 * EXACT, "l2": 1.02 * EXACT}),
     "mi-fgsm": Row({}, budgets("linf", "l2"), dict.fromkeys(("linf", "l2"), EXACT)),
     "ni-fgsm": Row({}, budgets("linf"), {"linf": EXACT}),
-    "acg": Row({"steps": 20}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.05}, random=True),
+    "acg": Row({"steps": 20}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.05}),
     "pgd-optimizer": Row({"steps": 20}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.3, "l1": 3.0}),
-    "jitter": Row({"steps": 20, "scale": 3.0}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.1}, random=True),
-    "gama": Row({"steps": 20}, budgets("linf"), {"linf": EXACT}, random=True),
+    "jitter": Row({"steps": 20, "scale": 3.0}, budgets("linf", "l2"), {"linf": EXACT, "l2": 1.1}),
+    "gama": Row({"steps": 20}, budgets("linf"), {"linf": EXACT}),
     "anneal-flip": Row(
         {"steps": 15, "starts": 3, "targets": 2, "rounds": 2, "entries": 40, "together": 4},
         budgets("linf"),
         {"linf": EXACT},
-        random=True,
     ),
-    "slide": Row({"steps": 30}, budgets("l1"), {"l1": 1.05}, random=True),
-    "pgd-l0": Row({"steps": 30}, budgets("l0"), {"l0": 3.0}, random=True),
-    "sparse-rs": Row({"queries": 200}, budgets("l0"), {"l0": 4.0}, random=True),
-    "di-fgsm": Row({}, budgets("linf", "l2"), {"linf": 4.0, "l2": 4.0}, random=True),
+    "slide": Row({"steps": 30}, budgets("l1"), {"l1": 1.05}),
+    "pgd-l0": Row({"steps": 30}, budgets("l0"), {"l0": 3.0}),
+    "sparse-rs": Row({"queries": 200}, budgets("l0"), {"l0": 4.0}),
+    "di-fgsm": Row({}, budgets("linf", "l2"), {"linf": 4.0, "l2": 4.0}),
     "ti-fgsm": Row({"kernel": 3}, budgets("linf", "l2"), {"linf": 4.0, "l2": 4.0}),
     "si-fgsm": Row({"scales": 3}, budgets("linf"), {"linf": EXACT}),
-    "vmi-fgsm": Row({"neighbours": 4}, budgets("linf", "l2"), dict.fromkeys(("linf", "l2"), EXACT), random=True),
-    "vni-fgsm": Row({"neighbours": 4}, budgets("linf"), {"linf": EXACT}, random=True),
+    "vmi-fgsm": Row({"neighbours": 4}, budgets("linf", "l2"), dict.fromkeys(("linf", "l2"), EXACT)),
+    "vni-fgsm": Row({"neighbours": 4}, budgets("linf"), {"linf": EXACT}),
     "from-bound": Row({"steps": 25, "targets": 2}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.1, "l1": 1.1}, traced=4),
     "noisy-copies": Row(
-        {"steps": 25, "copies": 2}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.1, "l1": 1.1}, random=True, copies=True
+        {"steps": 25, "copies": 2}, budgets("linf", "l2", "l1"), {"linf": EXACT, "l2": 1.1, "l1": 1.1}, copies=True
     ),
     "cw": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1}, (*free("l2"), "l2:0.25"), {"l2": 1.03}),
     "cw-linf": Row({"steps": 40, "initial_const": 0.01, "iterations": 250}, (*free("linf"), "linf:0.03"), {"linf": 1.15}),
@@ -155,7 +153,6 @@ ROWS: dict[str, Row] = {
         {"rounds": 10, "steps": 12, "targets": 2, "gap": 0.5},
         free("linf", "l2"),
         {"linf": 1.03, "l2": 1.1},
-        random=True,
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
     "sigma-zero": Row({"steps": 60}, (*free("l0"), "l0:6"), {"l0": 2.0}),
@@ -164,7 +161,6 @@ ROWS: dict[str, Row] = {
         {"steps": 40, "decays": 6, "radius": 0.1, "ascents": 0, "starts": 3},
         (*free(*ALL), "l2:0.25"),
         {"linf": 1.01, "l2": 1.01, "l1": 1.01, "l0": 2.0},
-        random=True,
     ),
     "bisection": Row(
         {"steps": 12},
@@ -176,42 +172,39 @@ ROWS: dict[str, Row] = {
         after=("bim", {"steps": 10, "step_size": 0.3}),
     ),
     "spatial-grid": Row({"angles": 7, "shifts": 3}, budgets("spatial"), {}),
-    "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}, random=True),
+    "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}),
     "stadv": Row({"steps": 30}, (*free("flow"), "flow:0.2"), {}),
-    "adversarial-patch": Row({"steps": 25, "places": 5}, budgets("patch"), {}, random=True),
-    "on-manifold": Row({"restarts": 1, "rate": 0.1}, budgets("manifold"), {}, random=True),
-    "ppgd": Row({}, budgets("perceptual"), {}, random=True),
-    "lpa": Row({"steps": 8, "searches": 3}, budgets("perceptual"), {}, random=True),
-    "fast-lpa": Row({}, budgets("perceptual"), {}, random=True),
+    "adversarial-patch": Row({"steps": 25, "places": 5}, budgets("patch"), {}),
+    "on-manifold": Row({"restarts": 1, "rate": 0.1}, budgets("manifold"), {}),
+    "ppgd": Row({}, budgets("perceptual"), {}),
+    "lpa": Row({"steps": 8, "searches": 3}, budgets("perceptual"), {}),
+    "fast-lpa": Row({}, budgets("perceptual"), {}),
     "recoloradv": Row({"steps": 30, "rate": 0.01, "smooth": 0.001}, budgets("recolor"), {}),
     "wasserstein-sinkhorn": Row({"steps": 6, "inner": 20}, budgets("wasserstein"), {}),
     "wasserstein-dual": Row({"steps": 20}, budgets("wasserstein"), {}),
     "wasserstein-frank-wolfe": Row({"steps": 20}, budgets("wasserstein"), {}),
-    "nes": Row({"steps": 12, "samples": 20, "sigma": 0.01}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.0}, random=True),
-    "spsa": Row({"steps": 20, "samples": 20}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.0}, random=True),
-    "simba": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 1.1}, random=True),
-    "simba-dct": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 2.5}, random=True),
-    "parsimonious": Row({"queries": 200, "batch": 16}, budgets("linf"), {"linf": 1.1}, random=True),
-    "bandits": Row({"steps": 80, "tile": 1}, budgets("linf", "l2"), {"linf": 2.0, "l2": 3.0}, random=True),
+    "nes": Row({"steps": 12, "samples": 20, "sigma": 0.01}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.0}),
+    "spsa": Row({"steps": 20, "samples": 20}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.0}),
+    "simba": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 1.1}),
+    "simba-dct": Row({"queries": 150}, budgets("l2", "linf"), {"l2": 2.0, "linf": 2.5}),
+    "parsimonious": Row({"queries": 200, "batch": 16}, budgets("linf"), {"linf": 1.1}),
+    "bandits": Row({"steps": 80, "tile": 1}, budgets("linf", "l2"), {"linf": 2.0, "l2": 3.0}),
     "zoo": Row(
         {"search_steps": 3, "steps": 20, "coordinates": 24, "learning_rate": 0.03, "initial_const": 0.5},
         (*free("l2"), "l2:0.25"),
         {"l2": 1.6},
-        random=True,
     ),
-    "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}, random=True),
-    "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}, random=True),
-    "hybrid": Row({"queries": 150, "steps": 10}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.5}, random=True),
-    "hybrid-label": Row({"queries": 300, "steps": 10}, (BUDGETS["linf"], "l2:0.4"), {"linf": 1.5, "l2": 1.5}, random=True),
-    "hop-skip-jump": Row({"queries": 400, "probes": 30}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True),
-    "qeba": Row(
-        {"queries": 400, "probes": 30, "reduction": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}, random=True
-    ),
-    "geoda": Row({"queries": 400, "part": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.2, "linf": 1.2}, random=True),
-    "surfree": Row({"queries": 300, "orthogonal": 20, "part": 1.0}, (*free("l2"), "l2:1"), {"l2": 3.0}, random=True),
-    "boundary": Row({"queries": 250, "spherical": 0.1, "source": 0.05}, (*free("l2"), "l2:0.6"), {"l2": 2.5}, random=True),
-    "opt": Row({"queries": 400, "probes": 4}, (*free("l2"), "l2:3"), {"l2": 3.0}, random=True),
-    "sign-opt": Row({"queries": 300, "probes": 30}, (*free("l2"), "l2:0.6"), {"l2": 1.5}, random=True),
+    "one-pixel": Row({"population": 20, "generations": 15}, budgets("l0"), {"l0": 4.0}),
+    "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}),
+    "hybrid": Row({"queries": 150, "steps": 10}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.5}),
+    "hybrid-label": Row({"queries": 300, "steps": 10}, (BUDGETS["linf"], "l2:0.4"), {"linf": 1.5, "l2": 1.5}),
+    "hop-skip-jump": Row({"queries": 400, "probes": 30}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}),
+    "qeba": Row({"queries": 400, "probes": 30, "reduction": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}),
+    "geoda": Row({"queries": 400, "part": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.2, "linf": 1.2}),
+    "surfree": Row({"queries": 300, "orthogonal": 20, "part": 1.0}, (*free("l2"), "l2:1"), {"l2": 3.0}),
+    "boundary": Row({"queries": 250, "spherical": 0.1, "source": 0.05}, (*free("l2"), "l2:0.6"), {"l2": 2.5}),
+    "opt": Row({"queries": 400, "probes": 4}, (*free("l2"), "l2:3"), {"l2": 3.0}),
+    "sign-opt": Row({"queries": 300, "probes": 30}, (*free("l2"), "l2:0.6"), {"l2": 1.5}),
     "rays": Row({"queries": 200}, (*free("linf"), "linf:0.1"), {"linf": 1.5}),
 }
 

@@ -33,6 +33,7 @@ class Attack(Settings, ABC):
     paper: ClassVar[str]  # authors, venue, year, arXiv id
     knowledge: ClassVar[Knowledge] = Knowledge.GRADIENT  # the least it needs
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")  # the threats it moves in
+    random: ClassVar[bool] = True  # draws; else a restart would repeat the first try
     minimal: ClassVar[bool] = False  # looks for the nearest success, not for any within the budget
     aided: ClassVar[bool] = False  # starts on surrogates, which it must be given
     opens: ClassVar[bool] = False  # reads or copies the weights of the attacked module, which a gradient alone does not show
@@ -60,6 +61,10 @@ class Attack(Settings, ABC):
         name = type(self).__name__
         if threat.name not in self.sets:
             raise Refused(f"{name} moves in {', '.join(self.sets)}, and the threat is {threat}")
+        if self.restarts > 1 and not (self.random or model.random):
+            raise Refused(
+                f"{name} draws nothing, so that each of {self.restarts} tries would be the first again: leave restarts out"
+            )
         if threat.knowledge != Knowledge.TRANSFER and self.knowledge > threat.knowledge:
             raise Refused(f"{name} needs {self.knowledge}, and the threat {threat} grants {threat.knowledge}")
         if threat.knowledge != Knowledge.TRANSFER and self.knowledge > model.gives:  # else the surrogate is asked

@@ -39,6 +39,7 @@ class RayS(Attack):
     tolerance: float = 1e-3
 
     paper = "Chen & Gu, KDD 2020, arXiv:2006.12792"
+    random = False
     knowledge = Knowledge.LABEL
     sets = ("linf",)
     minimal = True

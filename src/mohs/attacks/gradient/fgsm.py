@@ -31,6 +31,7 @@ class FGSM(Attack):
     loss: Loss = cross_entropy
 
     paper = "Goodfellow et al., ICLR 2015, arXiv:1412.6572"
+    random = False
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
         x = threat.origin(x0)

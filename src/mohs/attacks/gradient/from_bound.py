@@ -41,6 +41,7 @@ class FromBound(Attack):
     loss: Loss = logit_difference
 
     paper = "our own, after Zhang et al., NeurIPS 2018, arXiv:1811.00866"
+    random = False
     sets = ("linf", "l2", "l1")
     opens = True
 

@@ -61,6 +61,7 @@ class MIFGSM(Attack):
     radius: float = 1.5
 
     paper = "Dong et al., CVPR 2018, arXiv:1710.06081"
+    random = False
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ class OptimizerPGD(Attack):
     loss: Loss = cross_entropy
 
     paper = "Paul, Optimizer_Susceptibility notebooks, 2020"
+    random = False
     sets = ("linf", "l2", "l1")
 
     def __post_init__(self) -> None:

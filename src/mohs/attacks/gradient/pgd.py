@@ -71,3 +71,4 @@ class BIM(PGD):
     random_start: bool = False
 
     paper = "Kurakin et al., ICLR workshop 2017, arXiv:1607.02533"
+    random = False

@@ -56,6 +56,7 @@ class ALMA(Attack):
     tolerance: float = 1e-4
 
     paper = "Rony et al., ICCV 2021, arXiv:2011.11857"
+    random = False
     sets = ("l2", "l1")
     minimal = True
 

@@ -42,6 +42,7 @@ class Bisection(Attack):
     steps: int = 10
 
     paper = "bisection to the boundary, as in Brendel et al., ICLR 2018, arXiv:1712.04248"
+    random = False
     knowledge = Knowledge.LABEL
     sets = (*Attack.sets, "spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold", "composite")
     minimal = True

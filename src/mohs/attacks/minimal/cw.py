@@ -52,6 +52,7 @@ class CW(Attack):
     abort_early: bool = True
 
     paper = "Carlini & Wagner, S&P 2017, arXiv:1608.04644"
+    random = False
     sets = ("l2",)
     minimal = True
 

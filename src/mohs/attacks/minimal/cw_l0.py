@@ -55,6 +55,7 @@ class CWL0(Attack):
     confidence: float = 0.0
 
     paper = "Carlini & Wagner, S&P 2017, arXiv:1608.04644"
+    random = False
     sets = ("l0",)
     minimal = True
 

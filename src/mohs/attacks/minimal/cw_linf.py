@@ -56,6 +56,7 @@ class CWLinf(Attack):
     confidence: float = 0.0
 
     paper = "Carlini & Wagner, S&P 2017, arXiv:1608.04644"
+    random = False
     sets = ("linf",)
     minimal = True
 

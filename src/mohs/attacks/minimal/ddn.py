@@ -43,6 +43,7 @@ class DDN(Attack):
     loss: Loss = cross_entropy
 
     paper = "Rony et al., CVPR 2019, arXiv:1811.09600"
+    random = False
     sets = ("l2",)
     minimal = True
 

@@ -48,6 +48,7 @@ class DeepFool(Attack):
     overshoot: float = 0.02
 
     paper = "Moosavi-Dezfooli et al., CVPR 2016, arXiv:1511.04599"
+    random = False
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
     minimal = True
 

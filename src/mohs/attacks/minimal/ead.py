@@ -55,6 +55,7 @@ class EAD(Attack):
     abort_early: bool = True
 
     paper = "Chen et al., AAAI 2018, arXiv:1709.04114"
+    random = False
     sets = ("l1",)
     minimal = True
 

@@ -50,6 +50,7 @@ class FMN(Attack):
     warm: bool = False
 
     paper = "Pintor et al., NeurIPS 2021, arXiv:2102.12827"
+    random = False
     minimal = True
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:

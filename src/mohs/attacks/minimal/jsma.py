@@ -54,6 +54,7 @@ class JSMA(Attack):
     steps: int = 1000
 
     paper = "Papernot et al., EuroS&P 2016, arXiv:1511.07528"
+    random = False
     sets = ("l0",)
     minimal = True
 

@@ -68,6 +68,7 @@ class LBFGS(Attack):
     loss: Loss = cross_entropy
 
     paper = "Szegedy et al., ICLR 2014, arXiv:1312.6199"
+    random = False
     sets = ("l2",)
     minimal = True
 

@@ -52,6 +52,7 @@ class PDPGD(Attack):
     inner: int = 5
 
     paper = "Matyasko & Chau, 2021, arXiv:2106.01538"
+    random = False
     minimal = True
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:

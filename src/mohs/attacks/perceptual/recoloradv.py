@@ -44,6 +44,7 @@ class ReColorAdv(Attack):
     smooth: float = 0.05
 
     paper = "Laidlaw & Feizi, NeurIPS 2019, arXiv:1906.00001"
+    random = False
     sets = ("recolor",)
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:

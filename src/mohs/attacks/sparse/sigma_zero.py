@@ -43,6 +43,7 @@ class SigmaZero(Attack):
     adapt: float = 0.01
 
     paper = "Cina et al., ICLR 2025, arXiv:2402.01879"
+    random = False
     sets = ("l0",)
     minimal = True
 

@@ -37,6 +37,7 @@ class SpatialGrid(Attack):
     loss: Loss = cross_entropy
 
     paper = "Engstrom et al., ICML 2019, arXiv:1712.02779"
+    random = False
     knowledge = Knowledge.SCORES
     sets = ("spatial",)
 

@@ -49,6 +49,7 @@ class ProjectedSinkhorn(Attack):
     loss: Loss = cross_entropy
 
     paper = "Wong et al., ICML 2019, arXiv:1902.07906"
+    random = False
     sets = ("wasserstein",)
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:

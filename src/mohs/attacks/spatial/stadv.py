@@ -54,6 +54,7 @@ class StAdv(Attack):
     tolerance: float = 1e-6
 
     paper = "Xiao et al., ICLR 2018, arXiv:1801.02612"
+    random = False
     sets = ("flow",)
     minimal = True
 

@@ -42,6 +42,7 @@ class WassersteinDual(Attack):
     loss: Loss = cross_entropy
 
     paper = "Wu et al., ICML 2020, arXiv:2008.02883"
+    random = False
     sets = ("wasserstein",)
 
     def run(self, oracle: Oracle, x0: Tensor, threat: Threat) -> Tensor:
@@ -80,6 +81,7 @@ class WassersteinFrankWolfe(Attack):
     loss: Loss = cross_entropy
 
     paper = "Wu et al., ICML 2020, arXiv:2008.02883"
+    random = False
     sets = ("wasserstein",)
 
     def passes(self, classes: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ class DIFGSM(MIFGSM):
     diversity: float = 0.5
 
     paper = "Xie et al., CVPR 2019, arXiv:1803.06978"
+    random = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class VMIFGSM(MIFGSM):
     neighbours: int = 20
 
     paper = "Wang & He, CVPR 2021, arXiv:2103.15571"
+    random = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,4 +124,5 @@ class VNIFGSM(MIFGSM):
     lookahead: bool = True
 
     paper = "Wang & He, CVPR 2021, arXiv:2103.15571"
+    random = True
     sets = ("linf",)
