@@ -72,17 +72,18 @@ REACH: dict[str, Tensor] = {  # of the parameters of the transformations in BUDG
 
 @dataclass(frozen=True)
 class Row:
-    """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear
-    model it needs, by norm; transformations have closed forms of their own in test_transforms.py. refuses: goals it declines by
-    Refused. after: the attack whose successes it starts from. later: it draws in tries after the first alone. copies: its
-    gradients are those of copies of the model, one forward pass each. traced: rows that go through the model while it is read,
-    which no ledger counts."""
+    """options: small settings. threats: where it runs. optimum: how many times the closed-form distance of a linear model it
+    needs, by norm, with the settings `enough` besides; transformations have closed forms of their own in test_transforms.py.
+    refuses: goals it declines by Refused. after: the attack whose successes it starts from. later: it draws in tries after the
+    first alone. copies: its gradients are those of copies of the model, one forward pass each. traced: rows that go through the
+    model while it is read, which no ledger counts."""
 
     options: dict[str, object]
     threats: tuple[str, ...]
     optimum: dict[str, float]
     refuses: tuple[str, ...] = ()
     after: tuple[str, dict[str, object]] | None = None
+    enough: dict[str, object] = field(default_factory=dict)
     later: bool = False
     copies: bool = False
     traced: int = 0
@@ -141,26 +142,38 @@ ROWS: dict[str, Row] = {
     ),
     "cw": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1}, (*free("l2"), "l2:0.25"), {"l2": 1.03}),
     "cw-linf": Row({"steps": 40, "initial_const": 0.01, "iterations": 250}, (*free("linf"), "linf:0.03"), {"linf": 1.15}),
-    "cw-l0": Row({"steps": 30, "initial_const": 0.1, "iterations": 250}, (*free("l0"), "l0:20"), {"l0": 2.0}),
-    "ead": Row({"search_steps": 5, "steps": 60, "initial_const": 0.1, "beta": 0.02}, (*free("l1"), "l1:2"), {"l1": 1.1}),
-    "lbfgs": Row({"search_steps": 6, "steps": 12, "initial_const": 1.0}, (*free("l2"), "l2:0.4"), {"l2": 1.5}),
+    "cw-l0": Row({"steps": 20, "initial_const": 0.1, "iterations": 250}, (*free("l0"), "l0:20"), {"l0": 2.0}),
+    "ead": Row(
+        {"search_steps": 4, "steps": 40, "initial_const": 0.1, "beta": 0.02},
+        (*free("l1"), "l1:2"),
+        {"l1": 1.1},
+        enough={"search_steps": 5, "steps": 60},
+    ),
+    "lbfgs": Row(
+        {"search_steps": 3, "steps": 8, "initial_const": 1.0},
+        (*free("l2"), "l2:0.4"),
+        {"l2": 1.5},
+        enough={"search_steps": 6, "steps": 12},
+    ),
     "jsma": Row({"gamma": 0.5}, (*free("l0"), "l0:20"), {"l0": 2.0}),
     "superdeepfool": Row({}, (*free("l2"), "l2:0.25"), {"l2": 1.001}),
     "ddn": Row({"steps": 60}, (*free("l2"), "l2:0.25"), {"l2": 1.01}),
     "fmn": Row({"steps": 60}, (*free(*ALL), "l2:0.25"), {"linf": 1.01, "l2": 1.01, "l1": 1.05, "l0": 2.0}),
-    "alma": Row({"steps": 200, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.1, "l1": 1.5}),
+    "alma": Row({"steps": 100, "alpha": 0.5}, (*free("l2", "l1"), "l2:0.25"), {"l2": 1.1, "l1": 1.5}, enough={"steps": 200}),
     "squeeze": Row(
-        {"rounds": 10, "steps": 12, "targets": 2, "gap": 0.5},
+        {"rounds": 3, "steps": 6, "targets": 2, "gap": 0.5},
         free("linf", "l2"),
         {"linf": 1.03, "l2": 1.1},
         after=("bim", {"steps": 10, "step_size": 0.3}),
+        enough={"rounds": 10, "steps": 12},
     ),
     "sigma-zero": Row({"steps": 60}, (*free("l0"), "l0:6"), {"l0": 2.0}),
-    "pdpgd": Row({"steps": 200}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}),
+    "pdpgd": Row({"steps": 40}, free(*ALL), {"linf": 1.1, "l2": 1.1, "l1": 1.1, "l0": 14.0}, enough={"steps": 200}),
     "brendel-bethge": Row(
-        {"steps": 40, "decays": 6, "radius": 0.1, "ascents": 0, "starts": 3},
+        {"steps": 20, "decays": 6, "radius": 0.1, "ascents": 0, "starts": 3},
         (*free(*ALL), "l2:0.25"),
         {"linf": 1.01, "l2": 1.01, "l1": 1.01, "l0": 2.0},
+        enough={"steps": 40},
     ),
     "bisection": Row(
         {"steps": 12},
@@ -173,7 +186,7 @@ ROWS: dict[str, Row] = {
     ),
     "spatial-grid": Row({"angles": 7, "shifts": 3}, budgets("spatial"), {}),
     "worst-of-k": Row({"k": 15}, budgets("spatial", "semantic"), {}),
-    "stadv": Row({"steps": 30}, (*free("flow"), "flow:0.2"), {}),
+    "stadv": Row({"steps": 15}, (*free("flow"), "flow:0.2"), {}),
     "adversarial-patch": Row({"steps": 25, "places": 5}, budgets("patch"), {}),
     "on-manifold": Row({"restarts": 1, "rate": 0.1}, budgets("manifold"), {}),
     "ppgd": Row({}, budgets("perceptual"), {}),
@@ -198,13 +211,13 @@ ROWS: dict[str, Row] = {
     "gen-attack": Row({"steps": 40, "patience": 5}, budgets("linf"), {"linf": 4.0}),
     "hybrid": Row({"queries": 150, "steps": 10}, budgets("linf", "l2"), {"linf": 1.5, "l2": 2.5}),
     "hybrid-label": Row({"queries": 300, "steps": 10}, (BUDGETS["linf"], "l2:0.4"), {"linf": 1.5, "l2": 1.5}),
-    "hop-skip-jump": Row({"queries": 400, "probes": 30}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}),
+    "hop-skip-jump": Row({"queries": 300, "probes": 30}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}),
     "qeba": Row({"queries": 400, "probes": 30, "reduction": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.3, "linf": 1.5}),
-    "geoda": Row({"queries": 400, "part": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.2, "linf": 1.2}),
-    "surfree": Row({"queries": 300, "orthogonal": 20, "part": 1.0}, (*free("l2"), "l2:1"), {"l2": 3.0}),
+    "geoda": Row({"queries": 300, "part": 1.0}, (*free("l2", "linf"), "l2:0.25"), {"l2": 1.2, "linf": 1.2}),
+    "surfree": Row({"queries": 150, "orthogonal": 20, "part": 1.0}, (*free("l2"), "l2:1"), {"l2": 3.0}, enough={"queries": 300}),
     "boundary": Row({"queries": 250, "spherical": 0.1, "source": 0.05}, (*free("l2"), "l2:0.6"), {"l2": 2.5}),
-    "opt": Row({"queries": 400, "probes": 4}, (*free("l2"), "l2:3"), {"l2": 3.0}),
-    "sign-opt": Row({"queries": 300, "probes": 30}, (*free("l2"), "l2:0.6"), {"l2": 1.5}),
+    "opt": Row({"queries": 200, "probes": 4}, (*free("l2"), "l2:3"), {"l2": 3.0}, enough={"queries": 400}),
+    "sign-opt": Row({"queries": 150, "probes": 30}, (*free("l2"), "l2:0.6"), {"l2": 1.5}, enough={"queries": 300}),
     "rays": Row({"queries": 200}, (*free("linf"), "linf:0.1"), {"linf": 1.5}),
 }
 

@@ -75,7 +75,7 @@ def test_a_chapter_runs_as_it_stands(mohs_: Mohs) -> None:
 
 
 LEAST = {  # what a chapter's commands are cut down to
-    "--limit": "32",
+    "--limit": "24",
     "--steps": "5",
     "--points": "5",
     "--per-batch": "8",
@@ -83,7 +83,8 @@ LEAST = {  # what a chapter's commands are cut down to
     "--widths": "4,8",
     **dict.fromkeys(["--epochs", "--rounds", "--depths", "--pairs"], "1"),
     **dict.fromkeys(["--search-steps", "--directions", "--batches"], "3"),
-    **dict.fromkeys(["--queries", "--samples", "--examples"], "60"),
+    "--examples": "30",
+    **dict.fromkeys(["--queries", "--samples"], "60"),
 }
 
 

@@ -238,8 +238,8 @@ def test_gradalign_is_zero_where_the_loss_is_linear_and_teaches_the_weights() ->
     loss = Fast().misalignment(batch(module))
     assert loss.detach() > 1e-4
     loss.backward()
-    assert module[1].weight.grad is not None
-    assert module[1].weight.grad.abs().sum() > 0
+    assert module[2].weight.grad is not None
+    assert module[2].weight.grad.abs().sum() > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,8 +434,8 @@ def test_an_average_of_each_update_is_what_is_kept(tmp_path: Path) -> None:
     found = fit(done, tmp_path)
     assert found.best_epoch == 0
     assert not same(found.best, weights(done.network))
-    first = plain().state_dict()["1.weight"]
-    assert 0 < (found.best["1.weight"] - first).norm() < (done.network.state_dict()["1.weight"] - first).norm()
+    first = plain().state_dict()["2.weight"]
+    assert 0 < (found.best["2.weight"] - first).norm() < (done.network.state_dict()["2.weight"] - first).norm()
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
