@@ -75,7 +75,7 @@ def test_a_chapter_runs_as_it_stands(mohs_: Mohs) -> None:
 
 
 LEAST = {  # what a chapter's commands are cut down to
-    "--limit": "24",
+    "--limit": "32",
     "--steps": "5",
     "--points": "5",
     "--per-batch": "8",
