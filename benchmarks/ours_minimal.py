@@ -18,7 +18,7 @@ import torch
 import mohs
 from benchmarks.cases import case
 from benchmarks.peer_minimal import distances
-from mohs.attacks import ALMA, DDN, EAD, FABT, FMN, PDPGD, BrendelBethge, SigmaZero, SuperDeepFool
+from mohs.attacks import ALMA, DDN, EAD, FABT, FMN, PDPGD, BrendelBethge, Pointwise, SigmaZero, SuperDeepFool
 from mohs.attacks.base import Attack
 from mohs.oracle import Oracle
 from mohs.threat import L0, L1, L2, Linf, Untargeted
@@ -45,8 +45,9 @@ def fixed(norm: str, passes: int) -> list[Attack]:
             return [fmn(0.55), fab(0.3, 3), fmn(0.15, warm=True, step_size=0.1, gamma=0.01)]
         case "l1" if passes > 200:
             return [PDPGD(steps=int(0.3 * passes)), fab(0.2, 2), fmn(0.2, warm=True, step_size=0.3, gamma=0.02)]
-        case "l0" if passes > 200:
-            return [SigmaZero(steps=passes // 2)]
+        case "l0":
+            few, last = passes <= 200, 20 + passes // 50  # a threshold that begins high leaves fewer entries to so few steps
+            return [SigmaZero(steps=(passes - last) // 2, tau=0.5 if few else 0.3), Pointwise(queries=last - 2)]
     return [FMN(steps=passes // 2)]
 
 

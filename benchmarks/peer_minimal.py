@@ -83,8 +83,8 @@ def attacks(norm: str, passes: int) -> dict[str, Callable[[], Run]]:
     if norm == "l1":
         made["foolbox-ead"] = lambda: foolbox("EADAttack", binary_search_steps=5, steps=max(1, steps // 5))
     if norm == "l0":
-        made["adv-lib-sigma-zero"] = lambda: advlib("sigma_zero", steps=steps)
-        made["adv-lib-vfga"] = lambda: advlib("vfga", max_iter=max(1, passes // (2 * classes)))
+        made["adv-lib-sigma-zero"] = lambda: advlib("sigma_zero", num_steps=steps)
+        made["adv-lib-vfga"] = lambda: advlib("vfga", targeted=False, max_iter=max(1, passes // 22))  # 20 samples a step
     return made
 
 

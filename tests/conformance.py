@@ -219,6 +219,7 @@ ROWS: dict[str, Row] = {
     "opt": Row({"queries": 200, "probes": 4}, (*free("l2"), "l2:3"), {"l2": 3.0}, enough={"queries": 400}),
     "sign-opt": Row({"queries": 150, "probes": 30}, (*free("l2"), "l2:0.6"), {"l2": 1.5}, enough={"queries": 300}),
     "rays": Row({"queries": 200}, (*free("linf"), "linf:0.1"), {"linf": 1.5}),
+    "pointwise": Row({"queries": 150, "starts": 10}, (*free("l0"), "l0:20"), {"l0": 2.0}),
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mohs.aim import Aim
+from mohs.attacks import BrendelBethge
 from mohs.attacks.gradient.acg import ACG, hestenes_stiefel
 from mohs.attacks.gradient.gama import GAMA, guided_margin
 from mohs.attacks.gradient.jitter import jittered
@@ -316,3 +317,38 @@ def test_sparse_rs_with_fewer_units_than_its_budget() -> None:
     assert torch.equal(last, torch.tensor([[1.0, 0.0, 1.0, 0.0]]).expand(3, 4))
     with pytest.raises(Refused, match="ends of the box"):
         SparseRS().check(parse_threat("l0:2"), Untargeted(), TorchModel(Recorder(w), classes=2, bounds=(0.0, float("inf"))))
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("steps", 0, "steps should be a whole number, 1 or more, not 0"),
+        ("steps", -3, "1 or more"),
+        ("steps", 2.5, "a whole number"),
+        ("steps", "a", "a whole number"),
+        ("steps", True, "a whole number"),
+        ("restarts", 0, "1 or more"),
+        ("step_size", 0.0, "a finite number above 0"),
+        ("step_size", -1.0, "a finite number above 0"),
+        ("step_size", float("nan"), "a finite number above 0"),
+        ("step_size", float("inf"), "a finite number above 0"),
+        ("decay", -0.1, "a number, 0 or more"),
+    ],
+)
+def test_an_attack_that_does_nothing_cannot_be_made(setting: str, value: object, said: str) -> None:
+    """What it left standing would read as robust."""
+    with pytest.raises(RequestError, match=said):
+        MIFGSM(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_zero_is_allowed_where_it_means_something() -> None:
+    assert MIFGSM(decay=0).decay == 0
+    assert BrendelBethge(ascents=0).ascents == 0
+
+
+def test_a_budget_of_nothing_is_refused() -> None:
+    with pytest.raises(Refused, match="a budget above 0"):
+        OptimizerPGD()(nn.Linear(4, 3).eval(), torch.rand(2, 4), torch.tensor([0, 1]), threat="linf:0")

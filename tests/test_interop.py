@@ -9,6 +9,7 @@ import math
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -286,7 +287,7 @@ class TestQuestions:
     def test_scores_are_the_model_s(self) -> None:
         attack = attacks.make({"attack": "foolbox:NoiseAttack"})
         x, y = labelled(network(), 2)
-        attack(plain(network()), x[1:], y[1:], threat="linf:0+knowledge:scores")
+        attack(plain(network()), x[1:], y[1:], threat="linf:1e-9+knowledge:scores")
         with torch.no_grad():
             wanted = network()(x[1:])
         assert all(torch.allclose(z, wanted.expand(2, -1)) and not z.requires_grad for z in SEEN if isinstance(z, Tensor))
@@ -387,8 +388,7 @@ class TestQuestions:
     def test_a_surrogate_is_asked_for_anything_and_the_model_once(self) -> None:
         x, y = labelled(network(), 3)
         model, other = Counting(network()), network(seed=1)
-        judge = plain(model).judge
-        prepared = Prepared(judge, plain(other).guide)
+        prepared = replace(plain(model), surrogate=plain(other).guide)
         outcome = attacks.make({"attack": "foolbox:FastPGD"})(prepared, x[1:], y[1:], threat="linf:0.1+knowledge:transfer")
         assert outcome.backwards.tolist() == [1, 1]
         assert model.rows <= 2 + 2 + 2  # of the origin, and of the last point with its confirmation

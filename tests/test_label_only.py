@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mohs.attacks import QEBA, Boundary, GeoDA, HopSkipJump, RayS, SignOPT, SurFree
+from mohs.attacks import QEBA, Boundary, GeoDA, HopSkipJump, Pointwise, RayS, SignOPT, SurFree
 from mohs.attacks.blackbox.boundary import State as Walk
 from mohs.attacks.blackbox.frequency import image, lowest, spectrum
 from mohs.attacks.blackbox.labels import Labels
@@ -16,11 +16,12 @@ from mohs.attacks.blackbox.opt import along, unit
 from mohs.attacks.blackbox.rays import flipped
 from mohs.attacks.blackbox.surfree import State as Plane
 from mohs.attacks.blackbox.surfree import circle
+from mohs.attacks.sparse.sparse_rs import view
 from mohs.ledger import Status
 from mohs.oracle import Oracle
 from mohs.rng import Stream
-from mohs.threat import Threat, parse_goal, parse_threat
-from tests.conformance import linear
+from mohs.threat import L0, Threat, parse_goal, parse_threat
+from tests.conformance import frozen_module, linear
 
 
 def begin(threat: Threat | str = "l2:inf+knowledge:label", goal: str = "untargeted") -> Oracle:
@@ -219,3 +220,34 @@ def test_the_distance_along_a_direction_is_found_and_its_signs_tell_the_normal()
     slope = SignOPT(probes=600).gradient(labels, theta, g, torch.full((6,), 0.01), oracle.stream)
     sideways = unit(theta * cos.view(-1, 1, 1, 1) + (linear().w / linear().w.norm()).float().view(1, 1, 6, 6))
     assert bool(((slope * sideways).flatten(1).sum(1) > 0.8).all())  # uphill is away from the normal
+
+
+@pytest.mark.parametrize("threat", ["l0:inf", "l0:infpx"])
+def test_pointwise_leaves_no_unit_that_could_go_back(threat: str) -> None:
+    """Of entries, and of pixels, whose channels go together."""
+    module, units = frozen_module(), parse_threat(threat)
+    assert isinstance(units, L0)
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = module(x).argmax(1)
+    out = Pointwise(queries=100_000, starts=20)(module, x, y, threat=units, stop=False)
+    assert out.broken.all()
+    origin, found = view(x, units), view(out.adversarial, units)
+    changed = (origin != found).any(1)
+    assert changed.sum(1).tolist() == out.distance.tolist()
+    row, unit = changed.nonzero().T
+    less = found[row].clone()
+    less[torch.arange(len(row)), :, unit] = origin[row, :, unit]
+    assert (module(less.view(-1, 3, 8, 8)).argmax(1) == y[row]).all()  # each of them is needed
+
+
+def test_pointwise_goes_on_from_what_is_known_and_leaves_alone_what_is_not() -> None:
+    oracle = begin("l0:inf")
+    towards = (-linear().w.float()).sign().view(1, 1, 6, 6).expand(3, -1, -1, -1)
+    assert oracle.reached((towards > 0).float(), torch.arange(3)).all()
+    before = oracle.best.distance.clone()
+    out = Pointwise(queries=500, starts=0).on(oracle)
+    assert out.broken.tolist() == [True] * 3 + [False] * 3
+    assert out.distance[:3].max() <= 2
+    assert (before[:3] > 10).all()
+    assert out.queries[3:].max() <= 1  # the last point is judged, always
+    assert not any("starting points" in why for why in out.reason)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import mohs
-from mohs.attacks import APGD, FABT, AnnealFlip, APGDTargeted, NoisyCopies, SpatialGrid, Square
+from mohs import demo
+from mohs.attacks import APGD, FABT, AnnealFlip, APGDTargeted, NoisyCopies, SigmaZero, SparseRS, SpatialGrid, Square
 from mohs.attacks.gradient.apgd import towards
 from mohs.certificates import Crown
 from mohs.engine.certified import certified, certifying
+from mohs.engine.flat import backed
 from mohs.engine.profiles import PROFILES, Step, TenClasses, find_profile, joined, outline, sighted
 from mohs.errors import RequestError, UnknownName
 from mohs.jobs import make_job
@@ -165,6 +167,32 @@ def test_an_audit_by_scores_says_what_it_is():
     assert [stage.inapplicable for stage in plan.threats[0].stages] == [None] * 3
 
 
+@pytest.mark.parametrize("profile", ["quick", "standard", "deep"])
+def test_where_gradients_vanish_somewhere_attacks_by_scores_stand_behind(profile: str):
+    patchy, plain = model(), find_profile(profile)
+    patchy.flat = True
+    own, steps = composed(profile, "linf"), backed(plain, patchy).compose(THREATS["linf"], patchy)
+    names = [step.name for step in steps]
+    assert [step for step in steps if step in own] == own
+    assert {step.name for step in decisions(composed("scores", "linf"))} <= set(names)
+    assert len(set(names)) == len(names)  # what the profile has already is not run twice
+    assert steps[-1] == own[-1]
+    assert backed(plain, patchy).name == f"{profile}+scores"
+    assert backed(plain, model()) is plain
+    for other in (replace(THREATS["linf"], knowledge=Knowledge.LABEL), parse_threat("flow:0.05")):  # no place for them
+        if profile != "standard":
+            assert backed(plain, patchy).compose(other, patchy) == plain.compose(other, patchy)
+
+
+def test_an_audit_where_gradients_vanish_runs_both_batteries():
+    module = nn.Sequential(nn.Flatten(), nn.Hardtanh(0.0, 0.5)).eval()
+    x = torch.rand(8, 1, 2, 5, generator=torch.Generator().manual_seed(0)) / 4
+    x[5:] += 0.6
+    job = make_job(module, (x, module(x).argmax(1)), threats=["linf:0.1"], profile="quick")
+    assert job.plan.profile["name"] == "quick+scores"
+    assert [stage.name for stage in job.plan.threats[0].stages] == ["apgd-ce", "apgd-t", "parsimonious", "square", "curve"]
+
+
 def test_where_no_attack_can_be_run_nothing_is():
     class Labels(TorchModel):
         gives = Knowledge.LABEL
@@ -196,6 +224,16 @@ def test_l0_is_for_quick_and_deep():
         assert decisions(composed(profile, L0(5.0)))
     with pytest.raises(RequestError, match="quick or deep"):
         composed("standard", L0(5.0))
+
+
+@pytest.mark.parametrize("profile", ["quick", "deep"])
+def test_l0_is_left_to_no_single_attack(profile: str):
+    """Gradients at the input say little of which few entries count: what counts them, and what searches, break more."""
+    assert {"pgd", "sigma-zero", "sparse-rs"} <= {step.name for step in decisions(composed(profile, L0(5.0)))}
+    model, x, y = demo.example(24)
+    alone = [attack(model, x, y, threat="l0:3").broken for attack in (SigmaZero(steps=50), SparseRS(queries=500))]
+    left = mohs.audit(model, (x, y), threats=["l0:3"], profile=profile).verdict.threats[0]
+    assert int((left.status == "broken").sum()) + left.natural >= int(torch.stack(alone).any(0).sum()) > 12
 
 
 def test_profiles_are_named_versioned_and_outlined():

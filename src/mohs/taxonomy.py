@@ -105,7 +105,7 @@ _BY_GRADIENTS = """fgsm bim pgd apgd apgd-t fab fab-t deepfool mi-fgsm ni-fgsm a
     wasserstein-sinkhorn wasserstein-dual wasserstein-frank-wolfe recoloradv ppgd lpa fast-lpa on-manifold noisy-copies
     from-bound"""
 _BY_QUERIES = """square sparse-rs bisection spatial-grid worst-of-k one-pixel nes spsa simba simba-dct parsimonious bandits zoo
-    gen-attack hop-skip-jump qeba geoda surfree boundary opt sign-opt rays"""
+    gen-attack hop-skip-jump qeba geoda surfree boundary opt sign-opt rays pointwise"""
 _BY_SURROGATES = "di-fgsm ti-fgsm si-fgsm vmi-fgsm vni-fgsm"
 
 ATTACKS = {

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from mohs.attacks.perceptual.recoloradv import ReColorAdv
     from mohs.attacks.sparse.one_pixel import OnePixel
     from mohs.attacks.sparse.pgd_l0 import PGDL0
+    from mohs.attacks.sparse.pointwise import Pointwise
     from mohs.attacks.sparse.sigma_zero import SigmaZero
     from mohs.attacks.sparse.sparse_rs import SparseRS
     from mohs.attacks.spatial.grid import SpatialGrid
@@ -97,6 +98,7 @@ TABLE: dict[str, str] = {
     "slide": "mohs.attacks.gradient.slide:SLIDE",
     "pgd-l0": "mohs.attacks.sparse.pgd_l0:PGDL0",
     "sparse-rs": "mohs.attacks.sparse.sparse_rs:SparseRS",
+    "pointwise": "mohs.attacks.sparse.pointwise:Pointwise",
     "di-fgsm": "mohs.attacks.transfer.fgsm:DIFGSM",
     "ti-fgsm": "mohs.attacks.transfer.fgsm:TIFGSM",
     "si-fgsm": "mohs.attacks.transfer.fgsm:SIFGSM",
@@ -268,6 +270,7 @@ __all__ = [
     "OnePixel",
     "OptimizerPGD",
     "Parsimonious",
+    "Pointwise",
     "ProjectedSinkhorn",
     "RayS",
     "ReColorAdv",

@@ -8,17 +8,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mohs.aim import Aim
 from mohs.attacks.settings import Settings
+from mohs.data.arrays import tensor_of
 from mohs.errors import Refused
 from mohs.ledger import Outcome
 from mohs.models import Model, Prepared, TorchModel, as_model, prepare
+from mohs.models.contract import check_data, check_outputs
 from mohs.models.prepared import Guide
 from mohs.oracle import Oracle
 from mohs.threat import Goal, Knowledge, Threat, Untargeted, parse_goal, parse_threat
+
+HOW = "give one by --surrogate MODEL (surrogates=[...]; `mohs.models.ensemble.surrogate` for an attack that is called)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,16 @@ class Attack(Settings, ABC):
             raise Refused(f"{name} sees labels alone, which do not show whether {goal} is reached")
         if not self.minimal and threat.epsilon == torch.inf:
             raise Refused(f"{name} spends a budget, and the threat {threat} has none; give it an epsilon")
+        if threat.epsilon == 0:
+            raise Refused(f"the threat {threat} lets nothing change, which everything withstands: give it a budget above 0")
+
+    def admit(self, threat: Threat, goal: Goal, prepared: Prepared) -> None:
+        """Raise Refused where the attack cannot serve against these models."""
+        self.check(threat, goal, prepared.judge.model)
+        carried = threat.knowledge == Knowledge.TRANSFER and self.knowledge > Knowledge.TRANSFER
+        if (carried or self.aided) and prepared.surrogate is None:
+            why = f"the threat {threat} grants transfer" if carried else f"{type(self).__name__} starts on a surrogate"
+            raise Refused(f"{why}, and no surrogate was given: {HOW}")
 
     def demanded(self, goal: Goal) -> Goal:
         """The goal, exceeded by the attack's `confidence` where it has one."""
@@ -108,8 +123,8 @@ class Attack(Settings, ABC):
     def __call__(
         self,
         model: Model | nn.Module | Prepared,
-        x: Tensor,
-        y: Tensor,
+        x: Tensor | np.ndarray,
+        y: Tensor | np.ndarray,
         *,
         threat: Threat | str,
         goal: Goal | str | None = None,
@@ -117,21 +132,26 @@ class Attack(Settings, ABC):
         stop: bool | None = None,
         draws: int = 1,
     ) -> Outcome:
-        """Attack examples x [n, *input] with labels y [n]; clean errors count as broken at distance 0.
+        """Attack examples x [n, *input] in the model's bounds, with labels y [n]; clean errors count as broken at distance 0.
 
         model: a module in evaluation mode, a Model, or `mohs.prepare(...)` of one. stop: leave a row at its first
         success; by default where the threat has a budget: without one the nearest is sought. draws: forward passes
-        averaged at each query, for random models (EOT).
+        averaged at each query, for random models (EOT). Raises RequestError where the request is wrong.
         """
+        x, y = (v if isinstance(v, Tensor) else tensor_of(v, name) for v, name in ((x, "x"), (y, "y")))
         threat = parse_threat(threat) if isinstance(threat, str) else threat
         goal = parse_goal(goal) if isinstance(goal, str) else goal or Untargeted()
-        prepared = model if isinstance(model, Prepared) else prepare(as_model(model, x, threat.bounds), x)
+        subject = model.judge.model if isinstance(model, Prepared) else as_model(model, x, threat.bounds)
+        check_data(subject, x, y)
+        if isinstance(model, nn.Module):
+            check_outputs(subject, x)
+        prepared = model if isinstance(model, Prepared) else prepare(subject, x)
         judge = prepared.judge
         threat = threat.facing(judge.model)
         threat.check(x)
         goal = replace(goal, rejected=judge.model.rejected)
         goal.check(judge.model.classes)
-        self.check(threat, goal, judge.model)
+        self.admit(threat, goal, prepared)
         goal = self.demanded(goal)
         stop = threat.epsilon < torch.inf if stop is None else stop
         cohort = max(1, 2 * judge.rows // self.width(threat))

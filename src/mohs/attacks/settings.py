@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from numbers import Integral, Real
 from typing import Self
 
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import by_name, name_of
 
+PERHAPS_NONE = {"starts", "bisections", "ascents", "decays", "attacked", "pictured"}  # counts of what may be left out
+LENGTHS = {
+    "step_size",
+    "rate",
+    "learning_rate",
+    "lr",
+    "sigma",
+    "temperature",
+    "seconds",
+}  # nothing moves, or all is divided by 0, without
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A frozen dataclass of numbers, texts, enums and named functions."""
+    """A frozen dataclass of numbers, texts, enums and named functions.
+
+    A number is of its default's type and never below 0. A count is 1 at least and a length above 0, unless their
+    default is 0: no steps, or steps of no length, leave everything standing, and that would read as robustness.
+    RequestError otherwise.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            wanted = _unfit(field, getattr(self, field.name))
+            if wanted:
+                raise RequestError(f"{type(self).__name__}: {field.name} should be {wanted}, not {getattr(self, field.name)!r}")
 
     def spec(self) -> dict[str, object]:
         """The hyper-parameters as plain data; `from_spec` of the class gives an equal one."""
@@ -26,6 +50,20 @@ class Settings:
             if name not in fields:
                 raise UnknownName(f"option of {cls.__name__}", name, fields)
         return cls(**{name: _value(cls.__name__, fields[name], value) for name, value in spec.items()})
+
+
+def _unfit(field: dataclasses.Field[object], value: object) -> str:
+    """What a number should be and is not; nothing where it fits."""
+    default = field.default
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return ""
+    if isinstance(default, int):
+        least = 1 if default > 0 and field.name not in PERHAPS_NONE else 0
+        fits = type(value) is not bool and isinstance(value, Integral) and float(value) >= least
+        return "" if fits else f"a whole number, {least} or more"
+    if default > 0 and field.name in LENGTHS:
+        return "" if isinstance(value, Real) and 0 < float(value) < math.inf else "a finite number above 0"
+    return "" if isinstance(value, Real) and float(value) >= 0 else "a number, 0 or more"
 
 
 def _value(owner: str, field: dataclasses.Field[object], value: object) -> object:

@@ -8,6 +8,7 @@ from mohs.attacks.minimal.fab import FABT
 from mohs.attacks.minimal.fmn import FMN
 from mohs.attacks.minimal.pdpgd import PDPGD
 from mohs.attacks.minimal.squeeze import Squeeze
+from mohs.attacks.sparse.pointwise import Pointwise
 from mohs.attacks.sparse.sigma_zero import SigmaZero
 from mohs.engine.profiles import Profile, Step
 from mohs.models import Model
@@ -29,7 +30,7 @@ CHAINS: dict[str, tuple[Attack, ...]] = {
     "linf": (FMN(), FABT(steps=30, targets=4), Squeeze(), FMN(steps=50, warm=True, step_size=0.1, gamma=0.01), Bisection()),
     "l2": (FMN(), FABT(steps=30, targets=4), FMN(steps=50, warm=True, step_size=0.1, gamma=0.01), Bisection()),
     "l1": (PDPGD(steps=200), FABT(steps=30, targets=4), FMN(steps=50, warm=True), Bisection()),
-    "l0": (SigmaZero(steps=300), SigmaZero(steps=300, tau=0.1), Bisection()),
+    "l0": (SigmaZero(steps=300), SigmaZero(steps=300, tau=0.1), Pointwise(queries=300, starts=0), Bisection()),
 }
 
 
@@ -37,4 +38,4 @@ def _compose(threat: Threat, model: Model) -> list[Step]:
     return [Step("first", (FIRST[threat.name],)), Step("curve", CHAINS[threat.name], kind="measure")]
 
 
-CURVE = Profile("curve", "2", "the least change found of every example, by a fixed chain of minimal-norm attacks", _compose)
+CURVE = Profile("curve", "3", "the least change found of every example, by a fixed chain of minimal-norm attacks", _compose)

@@ -22,10 +22,14 @@ from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.minimal.bisection import Bisection
 from mohs.attacks.minimal.deepfool import DeepFool
 from mohs.attacks.minimal.fab import FABT
+from mohs.attacks.minimal.fmn import FMN
 from mohs.attacks.perceptual.lpa import LPA, FastLPA
 from mohs.attacks.perceptual.on_manifold import OnManifold
 from mohs.attacks.perceptual.ppgd import PPGD
 from mohs.attacks.perceptual.recoloradv import ReColorAdv
+from mohs.attacks.sparse.pgd_l0 import PGDL0
+from mohs.attacks.sparse.pointwise import Pointwise
+from mohs.attacks.sparse.sigma_zero import SigmaZero
 from mohs.attacks.sparse.sparse_rs import SparseRS
 from mohs.attacks.spatial.grid import SpatialGrid
 from mohs.attacks.spatial.patch import AdversarialPatch
@@ -99,6 +103,8 @@ def _curve(threat: Threat, candidates: int) -> Step:
     """A short minimal-norm search over all examples; every success is then bisected toward its origin."""
     seeing = threat.knowledge >= Knowledge.GRADIENT and threat.name in DeepFool.sets
     search: tuple[Attack, ...] = (DeepFool(steps=8, candidates=candidates),) if seeing else ()
+    if threat.name == "l0":
+        search = (Pointwise(queries=200, starts=0),)
     return Step("curve", (*search, Bisection()), kind="measure")
 
 
@@ -129,7 +135,12 @@ def quick(threat: Threat, model: Model) -> list[Step]:
         return _transformed(threat, points=10, pgd=PGD(steps=20, restarts=2), grid=SpatialGrid(angles=11, shifts=3))
     _, targeted, note = _losses(model)
     if threat.name == "l0":
-        return [Step("pgd", (PGD(steps=20, step_size=1.0, loss=logit_difference),)), _curve(threat, 4)]
+        return [
+            Step("pgd", (PGD(steps=20, step_size=1.0, loss=logit_difference),)),
+            Step("sigma-zero", (SigmaZero(steps=50),)),
+            Step("sparse-rs", (SparseRS(queries=1000),)),
+            _curve(threat, 4),
+        ]
     l1 = threat.name == "l1"
     return [
         Step("apgd-ce", (APGD(steps=10, loss=cross_entropy, multi_epsilon=l1),)),
@@ -148,6 +159,10 @@ def deep(threat: Threat, model: Model) -> list[Step]:
         return [
             Step("pgd", (PGD(steps=100, step_size=1.0, loss=logit_difference, restarts=5),)),
             Step("pgd-ce", (PGD(steps=100, step_size=1.0, loss=cross_entropy, restarts=5),)),
+            Step("sigma-zero", (SigmaZero(steps=1000),)),
+            Step("fmn", (FMN(steps=500),), closest_first=True),
+            Step("pgd-l0", (PGDL0(steps=100, restarts=5),), closest_first=True),
+            Step("sparse-rs", (SparseRS(queries=10000, restarts=2),), closest_first=True),
             _curve(threat, 9),
         ]
     *decide, curve = standard(threat, model)
@@ -256,7 +271,7 @@ PROFILES = {
     for profile in (
         Profile(
             "quick",
-            "1",
+            "2",
             "a short battery of targeted APGD: an upper bound in seconds to minutes, to be confirmed by `standard`",
             quick,
         ),
@@ -268,7 +283,7 @@ PROFILES = {
         ),
         Profile(
             "deep",
-            "2",
+            "3",
             "`standard`, then AutoAttack's plus attacks, every target, more restarts and a search across kinks",
             deep,
         ),

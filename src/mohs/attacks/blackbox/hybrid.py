@@ -83,6 +83,7 @@ class Hybrid(Aided):
     knowledge = Knowledge.SCORES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.finish not in ("square", "nes"):
             raise RequestError(f"{type(self).__name__}: finish should be square or nes, not {self.finish!r}")
 

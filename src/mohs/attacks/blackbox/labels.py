@@ -22,6 +22,7 @@ DOUBLINGS = 4  # of the way to where an attack was begun, before random starts
 CHUNK = 16  # probes of a row drawn and asked at once
 
 Directions = Callable[[int, Stream], Tensor]  # so many unit vectors of l2 a row, [rows, n, *input]
+Inputs = Callable[[Oracle, int, Tensor, Tensor], Tensor]  # the k-th random input of every row, from the box's ends [rows, *input]
 
 
 class Probed(NamedTuple):
@@ -31,6 +32,25 @@ class Probed(NamedTuple):
     weighted: Tensor
     plain: Tensor
     mean: Tensor
+
+
+def _blocks(oracle: Oracle, k: int, low: Tensor, high: Tensor) -> Tensor:
+    """Noise of single entries, noise of blocks, and blocks blended half with the input, in turn."""
+    drawn = torch.lerp(low, high, _noise(oracle, k))
+    return (drawn + oracle.x0) / 2 if k % 3 == 2 else drawn
+
+
+def _noise(oracle: Oracle, k: int) -> Tensor:
+    """Uniform in [0, 1), [rows, *input]; of the last two dimensions, blocks of a seventh have one value where k % 3 > 0."""
+    shape = oracle.x0.shape[1:]
+    stream = oracle.stream.at("start", k)
+    if k % 3 == 0:
+        return stream.uniform(*shape)
+    fewer = [*shape[:-2], *(min(7, side) for side in shape[-2:])]
+    coarse = stream.uniform(*fewer)
+    for dim, side in enumerate(shape[-2:], start=coarse.ndim - len(shape[-2:])):
+        coarse = coarse.index_select(dim, torch.arange(side, device=coarse.device) * coarse.shape[dim] // side)
+    return coarse
 
 
 @dataclass(frozen=True)
@@ -74,11 +94,11 @@ class Labels:
         asked = covered.nonzero()[:, 0]
         return covered.index_copy(0, asked, self.oracle.reached(p[asked], rows[asked]))
 
-    def start(self, tries: int, bisections: int) -> Tensor:
+    def start(self, tries: int, bisections: int, random_input: Inputs = _blocks) -> Tensor:
         """Points x [rows, *input] of the boundary: the best success known, else the first hit among `tries` random inputs, led
-        toward x0 by so many bisections. The random inputs are noise of single entries, noise of blocks, and blocks blended half
-        with the input, in turn; an attack that has been begun looks along its way first, ever farther. Rows without a hit
-        close as undecided; those whose input reaches the goal already have nothing left to do."""
+        toward x0 by so many bisections. An attack that has been begun looks along its way first, ever farther. Rows without a
+        hit close as undecided, or are left alone where no input was to be tried; those whose input reaches the goal already
+        have nothing left to do."""
         oracle, x0 = self.oracle, self.oracle.x0
         best = oracle.best
         x = best.point.clone()
@@ -91,18 +111,18 @@ class Labels:
             if oracle.begun is not None and k < ahead:
                 drawn = (x0 + 2.0 ** (k + 1) * (oracle.begun - x0)).clamp(low, high)
             else:
-                drawn = torch.lerp(low, high, _noise(oracle, k - ahead))
-                drawn = (drawn + x0) / 2 if (k - ahead) % 3 == 2 else drawn
+                drawn = random_input(oracle, k - ahead, low, high)
             hit = self.reached(drawn[todo], todo)
             x[todo[hit]] = drawn[todo[hit]]
             todo = todo[~hit]
-        if len(todo):
+        if len(todo) and tries:
             oracle.ledger.close(oracle.ids[todo], f"undecided: none of {tries} starting points reaches the goal")
+        self.skip(todo)
         self.skip(self.threat.distance(x, x0) == 0)
-        return self.bisect(x, self.rows(), bisections)
+        return self.bisect(x, self.rows(), bisections) if bisections else x
 
     def skip(self, rows: Tensor) -> None:
-        """Let rows [rows] bool ask no more."""
+        """Let rows ask no more: [rows] bool, or their places."""
         self.limit[self.oracle.ids[rows]] = 0
 
     def bisect(self, x: Tensor, rows: Tensor, steps: int) -> Tensor:
@@ -141,16 +161,3 @@ class Labels:
 def units(drawn: Tensor) -> Tensor:
     """Draws [rows, n, ...] at length 1 in l2, in place."""
     return geometry.L2.steepest(drawn.flatten(0, 1)).view_as(drawn)
-
-
-def _noise(oracle: Oracle, k: int) -> Tensor:
-    """Uniform in [0, 1), [rows, *input]; of the last two dimensions, blocks of a seventh have one value where k % 3 > 0."""
-    shape = oracle.x0.shape[1:]
-    stream = oracle.stream.at("start", k)
-    if k % 3 == 0:
-        return stream.uniform(*shape)
-    fewer = [*shape[:-2], *(min(7, side) for side in shape[-2:])]
-    coarse = stream.uniform(*fewer)
-    for dim, side in enumerate(shape[-2:], start=coarse.ndim - len(shape[-2:])):
-        coarse = coarse.index_select(dim, torch.arange(side, device=coarse.device) * coarse.shape[dim] // side)
-    return coarse

@@ -65,6 +65,7 @@ class MIFGSM(Attack):
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.resize <= 1 or not 0 <= self.diversity <= 1:
             raise RequestError(f"{type(self).__name__}: resize and diversity are parts of 1, not {self.resize}, {self.diversity}")
         if self.kernel and self.kernel % 2 == 0:

@@ -64,6 +64,7 @@ class OptimizerPGD(Attack):
     sets = ("linf", "l2", "l1")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.optimizer not in OPTIMIZERS:
             raise UnknownName("optimizer", self.optimizer, OPTIMIZERS)
 

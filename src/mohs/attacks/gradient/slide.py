@@ -43,6 +43,7 @@ class SLIDE(Attack):
     sets = ("l1",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.quantile <= 1:
             raise RequestError(f"SLIDE: quantile should be between 0 and 1, not {self.quantile}")
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mohs.aim import Aim
 from mohs.attacks.universal.craft import Craft, batches, reached, within
-from mohs.errors import RequestError
 from mohs.losses import Loss, cross_entropy
 from mohs.oracle import Oracle
 from mohs.threat import NormThreat, Threat
@@ -35,10 +34,6 @@ class UniversalPGD(Craft):
     loss: Loss = cross_entropy
 
     paper = "Shafahi et al., AAAI 2020, arXiv:1811.11304"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise RequestError(f"UniversalPGD: epochs and batch should be 1 or more, not {self.epochs} and {self.batch}")
 
     def run(self, oracle: Oracle, threat: Threat, rate: float) -> Tensor:
         assert isinstance(threat, NormThreat)  # as `sets` says

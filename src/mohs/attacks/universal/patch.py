@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mohs.attacks.adam import adam
 from mohs.attacks.universal.craft import Craft, batches, reached
-from mohs.errors import RequestError
 from mohs.losses import Loss, cross_entropy
 from mohs.oracle import Oracle
 from mohs.threat import PatchThreat, Threat
@@ -36,10 +35,6 @@ class UniversalPatch(Craft):
 
     paper = "Brown et al., NIPS workshop 2017, arXiv:1712.09665"
     sets: ClassVar[tuple[str, ...]] = ("patch",)
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise RequestError(f"UniversalPatch: epochs and batch should be 1 or more, not {self.epochs} and {self.batch}")
 
     def run(self, oracle: Oracle, threat: Threat, rate: float) -> Tensor:
         assert isinstance(threat, PatchThreat)  # as `sets` says

@@ -47,10 +47,9 @@ class SingularVectors(Craft):
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.q <= 1:
             raise RequestError(f"SingularVectors: q should be above 1, not {self.q:g}")
-        if min(self.tried, self.batch, self.iterations) < 1:
-            raise RequestError("SingularVectors: tried, batch and iterations should be 1 or more")
 
     def check(self, threat: Threat, model: Model) -> None:
         super().check(threat, model)

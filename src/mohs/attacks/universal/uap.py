@@ -40,8 +40,9 @@ class UAP(Craft):
     sets: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.steps) < 1 or self.candidates < 2 or not 1 <= self.batch <= AHEAD:
-            raise RequestError(f"UAP: epochs and steps should be 1 or more, candidates 2 or more, batch from 1 to {AHEAD}")
+        super().__post_init__()
+        if self.candidates < 2 or self.batch > AHEAD:
+            raise RequestError(f"UAP: candidates should be 2 or more, batch from 1 to {AHEAD}")
 
     def run(self, oracle: Oracle, threat: Threat, rate: float) -> Tensor:
         assert isinstance(threat, NormThreat)  # as `sets` says
