@@ -399,6 +399,9 @@ def test_lines_of_methods() -> None:
         certificates.make("crown 3")
     with pytest.raises(UnknownName, match="branch-and-bound"):
         certificates.make("branch-and-bond")
+    for line in ("alpha-crown lr=-5", "alpha-crown decay=inf", "branch-and-bound steps=-2", "branch-and-bound seconds=nan"):
+        with pytest.raises(RequestError, match="should be a number above 0"):
+            certificates.make(line)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from mohs.certificates.operators import Activation, Box, gamma
 from mohs.certificates.region import Region, region_of
 from mohs.detectors.base import Detector
 from mohs.detectors.guarded import Guarded
-from mohs.errors import Contradiction, ModelError, Refused, RequestError, UnknownName
+from mohs.errors import Contradiction, DataError, ModelError, Refused, RequestError, UnknownName
 from mohs.models import as_model
 from mohs.store import Run
 from mohs.store.verdict import verdict_of
@@ -77,6 +77,18 @@ class PreActivated(nn.Module):
         return self.c((z - 0.7 * self.b(z.relu())).relu())
 
 
+class Shifted(nn.Module):
+    """A normalisation by one number for all channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 1, 1), 0.5))
+        self.register_buffer("scale", torch.full((1, 1, 1, 1), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.scale
+
+
 def seeded(make: object, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -91,6 +103,7 @@ NETS = {
     "residual relu": lambda: Residual(nn.ReLU()),
     "residual silu": lambda: Residual(nn.SiLU()),
     "preactivated": PreActivated,
+    "shifted": lambda: nn.Sequential(Shifted(), nn.Conv2d(2, 3, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)),
     "leaky": lambda: nn.Sequential(nn.Linear(6, 12), nn.LeakyReLU(0.1), nn.Linear(12, 12), nn.LeakyReLU(0.2), nn.Linear(12, 4)),
     "sigmoid": lambda: nn.Sequential(nn.Linear(6, 12), nn.Sigmoid(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 4)),
     "softplus": lambda: nn.Sequential(nn.Linear(6, 12), nn.Softplus(2.0), nn.Linear(12, 12), nn.GELU(), nn.Linear(12, 4)),
@@ -310,6 +323,15 @@ def test_a_region_holds_what_the_set_forgives(threat: str) -> None:
     assert region.ball is None or region.ball.radius >= far
 
 
+@pytest.mark.parametrize("threat", THREATS)
+def test_an_example_outside_of_its_own_set_is_refused(threat: str) -> None:
+    module, x, y = seeded(lambda: nn.Linear(2, 2)), torch.tensor([[1.05, 0.5]]), torch.zeros(1, dtype=torch.long)
+    with pytest.raises(DataError, match="outside the bounds"):
+        certificates.Crown()(module, x, y, threat=threat)
+    found = certificates.Crown()(as_model(module, x, bounds=(0.0, 1.05)), x, y, threat=threat)
+    assert bool((found[0] <= module(x)[0, 0] - module(x)[0, 1]).all())
+
+
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.5"])
 def test_a_bound_over_the_input_is_below_the_exact_one(threat: str) -> None:
     """float32 rounds as often up as down, and what is said to be least must never come out above."""
@@ -499,6 +521,10 @@ def test_targets_that_cannot_be_reached_are_proved() -> None:
     x, y = labelled(module, 16)
     every = mohs.certify(module, (x, y), threat="linf:0.01")
     one = mohs.certify(module, (x, y), threat="linf:0.01", goal="targeted:least-likely")
+    each = mohs.certify(module, (x, y), threat="linf:0.01", goal="targeted:all")
+    assert torch.allclose(each.bounds, every.bounds, atol=1e-5)
+    assert torch.equal(each.proved, every.proved)
+    assert each.open == every.open
     assert int(one.proved.sum()) >= int(every.proved.sum())
     with pytest.raises(Refused, match="of a probability"):
         mohs.certify(module, (x, y), threat="linf:0.01", goal="confidence:0.5")
@@ -564,7 +590,9 @@ def test_the_command(mohs_: Mohs, tmp_path: Path) -> None:
     assert "lies in [" in audited.out
     for words_, said in (
         (["--threat", "l0:3"], "linf, l2 and l1"),
-        (["--threat", "linf:0.1", "--method", "nope"], "unknown method 'nope'"),
+        (["--threat", "linf:0.1", "--method", "nope"], "branch-and-bound, crown, interval, smoothing"),
+        (["--threat", "linf:0.1", "--method", "alpha-crown", "--seconds", "1"], "--seconds is for --method branch-and-bound"),
+        (["--threat", "linf:0.1", "--method", "alpha-crown lr=-5"], "lr should be a finite number above 0, not -5"),
     ):
         bad = mohs_("certify", "tests.small:network", "--data", "test.npz", *words_, "--out", "bad")
         assert bad.code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mohs.certificates.clever import clever, clever_points, in_ball, location
 from mohs.certificates.lipschitz import network_bound, spectral_norm
@@ -85,6 +87,33 @@ def jacobian(layer: nn.Module, x: Tensor) -> Tensor:
     return out.reshape(out.shape[0], -1).detach()
 
 
+class Does(nn.Module):
+    def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(x)
+
+
+KERNEL = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(5))
+SHADES = torch.tensor([1.0, -2.0, 0.5]).view(3, 1, 1)
+COPYING: dict[str, Callable[[Tensor], Tensor]] = {
+    "replicate": lambda x: functional.pad(x, (3, 3, 3, 3), mode="replicate"),
+    "reflect": lambda x: functional.pad(x, (3, 3, 3, 3), mode="reflect"),
+    "circular": lambda x: functional.pad(x, (2, 1, 0, 7), mode="circular"),
+    "constant": lambda x: functional.pad(x, (1, 1), value=2.0),
+    "index": lambda x: x[:, [0, 1, 1]],
+    "shift": lambda x: x[:, :1] - SHADES,
+    "scale": lambda x: x[:, :1] * SHADES.abs().amax(),
+    "shades": lambda x: x[:, :1] * SHADES.sign(),
+    "branches": lambda x: functional.relu(x[:, :1]) + torch.cat([x[:, :1], x[:, :1], x[:, :1]], 1),
+    "beside": lambda x: torch.cat([x, x, x * 2], 1),
+    "keyword": lambda x: functional.conv2d(x, weight=KERNEL),
+    "elu": nn.ELU(3.0),
+}
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -92,11 +121,13 @@ def jacobian(layer: nn.Module, x: Tensor) -> Tensor:
         nn.Conv2d(2, 4, 3, groups=2, bias=False),
         nn.AvgPool2d(2),
         nn.MaxPool2d(3, stride=2),
+        *map(Does, COPYING.values()),
     ],
-    ids=["strided", "grouped", "pool", "max"],
+    ids=["strided", "grouped", "pool", "max", *COPYING],
 )
 def test_the_norm_of_a_layer_is_that_of_its_operator(layer: nn.Module) -> None:
     x = torch.rand(1, 2, 7, 7, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 3, 3] = -1e-6  # ELU is steepest there
     j = jacobian(layer.eval(), x)
     exact = {"l2": torch.linalg.matrix_norm(j, 2), "linf": j.abs().sum(1).max(), "l1": j.abs().sum(0).max()}
     for norm, value in exact.items():
@@ -105,6 +136,20 @@ def test_the_norm_of_a_layer_is_that_of_its_operator(layer: nn.Module) -> None:
             assert found >= float(value) - 1e-6  # of one region; the constant holds for all
         else:
             assert found == pytest.approx(float(value), rel=1e-4)
+
+
+@pytest.mark.parametrize("side", [(3, 2, 2), (3, 1, 1), (3, 3, 2), (2, 4, 3), (4, 6, 4)], ids=str)
+def test_a_value_is_in_so_many_windows_of_a_pool(side: tuple[int, int, int]) -> None:
+    pool = nn.MaxPool2d(side[0], stride=(side[1], 1), dilation=(side[2], 1)).eval()
+    spikes = torch.eye(30 * 8).view(-1, 1, 30, 8)  # each the largest of all windows that it is in
+    seen = float(pool(spikes).flatten(1).sum(1).max())
+    for norm, value in {"linf": 1.0, "l2": math.sqrt(seen), "l1": seen}.items():
+        assert network_bound(nn.Sequential(pool), spikes[:1], norm) == pytest.approx(value)
+
+
+def test_a_weight_that_moves_has_no_constant() -> None:
+    with pytest.raises(ModelError, match="linear"):
+        network_bound(Does(lambda x: functional.linear(torch.ones(2, 4), x)), torch.rand(1, 4), "l2")
 
 
 def test_the_bias_is_subtracted() -> None:

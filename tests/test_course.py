@@ -167,12 +167,22 @@ def test_the_timeline_is_that_of_the_tables(mohs_: Mohs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["--chapter", "motivaton"], "did you mean 'motivation'"), (["--out", "taken"], "holds no course")]
+    ("words", "said"),
+    [
+        (["--chapter", "motivaton"], "did you mean 'motivation'"),
+        (["--out", "taken"], "holds no course"),
+        (["--timeline", "taken/file"], "--timeline should end in .svg, not 'file'"),
+        (["--pipeline", "taken/file"], "--pipeline should end in .svg, not 'file'"),
+        (["--timeline", "first.svg", "--pipeline", "taken/file"], "--pipeline should end in .svg"),
+        (["--timeline", "folder.svg"], "--timeline: folder.svg is a folder"),
+    ],
 )
 def test_requests_that_are_wrong_write_nothing(mohs_: Mohs, words: list[str], said: str) -> None:
     Path("taken").mkdir()
-    Path("taken/file").touch()
+    Path("taken/file").write_text("mine")
+    Path("folder.svg").mkdir()
     done = mohs_("course", *words)
     assert done.code == 2
     assert said in done.said
-    assert [path.as_posix() for path in Path().rglob("*")] == ["taken", "taken/file"]
+    assert sorted(path.as_posix() for path in Path().rglob("*")) == ["folder.svg", "taken", "taken/file"]
+    assert Path("taken/file").read_text() == "mine"

@@ -180,7 +180,7 @@ def test_remedies_show_the_number_before_and_after(
     found = diagnose(wrap(bases["demo:standard"]).eval(), digits, threat="linf:0.1", limit=16, fix=True, signs=[sign])
     (told,) = found.remedies
     assert told.name == remedy
-    assert told.before == found.standing
+    assert told.before == (1.0 if found.standing is None else found.standing)
     assert told.after is not None
     assert told.after <= told.before if remedy == "eot" else told.after < told.before - 0.1
 
@@ -198,6 +198,8 @@ def test_a_rounding_outside_of_any_layer_is_told(bases: dict[str, nn.Module], di
     (told,) = found.remedies
     assert told.after is None
     assert "forward of the model (Rounds)" in told.said
+    assert found.standing is None
+    assert "leaves" not in pages.render(found.facts())
 
 
 def test_transfer_from_a_copy_without_its_mask(bases: dict[str, nn.Module], digits: tuple[Tensor, Tensor]) -> None:

@@ -21,7 +21,7 @@ from mohs.certificates.smoothing import AtRadius, Fixed, certify, certify_points
 from mohs.defend import SmoothedModel
 from mohs.defend.noise import NOISES
 from mohs.defend.smooth import votes_needed
-from mohs.errors import ModelError, RequestError, ThreatError, UnknownName
+from mohs.errors import ModelError, RequestError, RunError, ThreatError, UnknownName
 from mohs.models import Prepared, TorchModel, as_model, prepare
 from mohs.models.batched import Batched
 from mohs.rng import Stream
@@ -293,14 +293,15 @@ def test_a_wrong_request_says_what_would_do(
 
 def test_what_is_said_to_be_enough_is_enough() -> None:
     kind = smoothing("l2", 0.25, 4)
-    for rule in (lambda n: Fixed(kind, n), lambda n: AtRadius(kind, 0.6, n)):
+    for rule in (lambda n: Fixed(kind, n), lambda n: AtRadius(kind, 0.6, n), lambda n: AtRadius(kind, 1.75, n)):
         with pytest.raises(RequestError) as error:
             rule(5)
         least = int(str(error.value).partition("at least ")[2].partition(", or")[0].replace(",", ""))
         enough = rule(least)
         assert enough.radius(np.array([least]), np.array([least]))[0] > 0
+        assert enough.radius(np.array([least - 1]), np.array([least - 1]))[0] == 0
         with pytest.raises(RequestError):
-            rule(math.floor(least * 0.99) - 1)
+            rule(least - 1)
 
 
 def test_a_result_is_kept_as_json_and_as_a_page(tmp_path: Path) -> None:
@@ -320,5 +321,8 @@ def test_a_result_is_kept_as_json_and_as_a_page(tmp_path: Path) -> None:
     assert "<script>evil" not in page
     assert "of the smoothed classifier" in page
     assert "http" not in page
-    with pytest.raises(RequestError, match="is a file"):
+    for again in (lambda: certify(model, (x, y), sigma=0.25, samples=500, out=tmp_path), lambda: found.save(tmp_path / "out")):
+        with pytest.raises(RunError, match="exists and is not empty"):
+            again()
+    with pytest.raises(RunError, match="is a file"):
         certify(model, (x, y), sigma=0.25, samples=500, out=tmp_path / "out/report.html")

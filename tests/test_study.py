@@ -85,7 +85,13 @@ def test_claims() -> None:
     def made(goal: str, broken: int, n: int = 100) -> Cell:
         return Cell(goal, "scores", n, 0, (5,) * broken)
 
-    assert falls([[made("a", 90), made("b", 60), made("c", 60)]])[1] is True
+    assert falls([[made("a", 90), made("b", 60), made("c", 10)]])[1] is True
+    assert falls([[made("a", 600, 1000), made("b", 600, 1000)]])[1] is True  # no room for a rise of 10 points
+    said, held = falls([[made("a", 90), made("b", 60), made("c", 60)]])
+    assert held is None  # one step of two leaves room
+    assert said == "2 of 2 steps do not rise; the intervals leave room for a rise of 18.9%"
+    assert falls([[made("a", 4, 4), made("b", 0, 4)]])[1] is True
+    assert falls([[made("a", 0, 4), made("b", 0, 4)]])[1] is None  # from four examples
     said, held = falls([[made("a", 20), made("b", 80)]])
     assert held is False
     assert "from a by scores (20.0%) to b by scores (80.0%)" in said
@@ -152,7 +158,10 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
         ([*STUDY[:-1], "linf:0.1+knowledge:label"], "sets the access itself"),
         ([*STUDY, "--querys", "5"], "did you mean 'queries'"),
         ([*STUDY, "--queries", "many"], "should be int"),
-        ([*STUDY, "--pairs", "0"], "pairs should be"),
+        ([*STUDY, "--pairs", "0"], "pairs should be a whole number, 1 or more, not 0"),
+        ([*STUDY, "--queries", "0"], "queries should be a whole number, 1 or more, not 0"),
+        ([*STUDY, "--queries", "-3"], "queries should be a whole number, 1 or more, not -3"),
+        ([*STUDY, "--confidence", "2"], "a probability between 0 and 1, such as 0.5; not 2"),
     ):
         done = mohs_(*words)
         assert done.code == 2

@@ -26,12 +26,14 @@ from mohs.study.clever import Measured as Estimated
 from mohs.study.clever import _claims as clever_claims
 from mohs.study.clever import _row as clever_row
 from mohs.study.directions import Directions
-from mohs.study.evidence import greater, mostly, sign_test
+from mohs.study.directions import Measured as Looked
+from mohs.study.evidence import between, greater, mostly, ranked, sign_test
 from mohs.study.landscape import Around, Landscape, Measured, _concordant, filter_normalised
 from mohs.study.optimizers import Optimizers, _alike, _ran
 from mohs.study.pareto import Fit, LeastIFGSM, Pareto, _claims, _front
 from mohs.study.pareto import Measured as Placed
 from mohs.study.regions import Plane, Regions
+from mohs.study.regions import _claims as region_claims
 from mohs.threat import Knowledge, parse_threat
 from tests.test_cli import Mohs, command_line
 
@@ -81,6 +83,26 @@ def test_the_sign_test_and_the_verdicts() -> None:
     assert greater([-1.0] * 6)[1] is False
     assert greater([1.0] * 5 + [0.0] * 9)[1] is None  # ties say nothing
     assert [mostly(k, 20)[1] for k in (20, 10, 0)] == [True, None, False]
+
+
+def test_ranks_are_tested_by_permutations() -> None:
+    """By hand: of the n! orders one is as they stand and one the other way round."""
+    assert [ranked(range(n), range(n))[1] for n in (0, 1, 2, 3, 4, 5)] == [None] * 5 + [True]
+    assert ranked(range(3), range(3))[0] == "rank correlation 1.00, permutation test p = 0.33"
+    assert ranked(range(5), range(5))[0].endswith(f"p = {2 / 120:.2g}")
+    assert ranked(range(30), [-i for i in range(30)])[1] is False
+    assert ranked([1.0, 1.0, 1.0, 2.0], range(4))[1] is None
+    assert ranked(range(9), [1.0] * 9) == ("too few to rank", None)
+
+
+def test_the_interval_of_a_paired_difference_is_exact() -> None:
+    """By hand, where nothing differs: (1 - p)^n = risk / 4 at the limit. And it covers, whatever the two parts are."""
+    low, high = between(0, 0, 50)
+    assert high == -low == pytest.approx(1 - 0.0125 ** (1 / 50))
+    assert between(7, 2, 50) == pytest.approx([-bound for bound in between(2, 7, 50)[::-1]])
+    draw = np.random.default_rng(0).multinomial(20, (0.1, 0.05, 0.85), size=2000)
+    inside = [low <= 0.05 <= high for low, high in (between(int(a), int(b), 20) for a, b, _ in draw)]
+    assert np.mean(inside) >= 0.95
 
 
 # landscape
@@ -199,6 +221,29 @@ def test_masked_gradients_are_told() -> None:
     rounded = TorchModel(nn.Sequential(Rounded(), network()).eval(), classes=3, name="rounded")
     found = Directions(threat="linf:0.1", points=5).run(subject(rounded))
     assert any("60 of 60 examples have no gradient" in note for note in found.notes)
+    assert found.facts[0]["steady"] == 0  # a flat line is no rise
+    assert found.claims[1].held is False
+
+
+def test_rises_are_those_at_epsilon_whatever_the_grid() -> None:
+    one, other = (
+        Directions(threat="linf:0.1", span=span, points=points).run(subject()).facts[0] for span, points in ((2, 21), (5, 5))
+    )
+    for name in ("loss", "adversarial_rise", "random_rise", "steady"):
+        assert one[name] == other[name]
+    assert one["adversarial_rise"] > 0
+
+
+def test_a_steady_rise_has_a_gradient_and_falls_nowhere() -> None:
+    def looked(*way: float, flat: bool = False) -> Looked:
+        loss = torch.tensor([way], dtype=torch.float64)
+        return Looked("m", loss, loss, loss, loss[:, 0], loss, loss, torch.tensor([flat]), 0.0)
+
+    assert looked(1.0, 1.5, 1.5, 2.0).steady == 1
+    assert looked(1.0, 1.0, 1.0, 1.0).steady == 0
+    assert looked(1.0, 1.5, 1.4, 2.0).steady == 0
+    assert looked(1.0, 1.5, 1.5, 2.0, flat=True).steady == 0
+    assert looked(1.0, 1.5, math.nan, 2.0).steady == 0
 
 
 class Rounded(nn.Module):
@@ -248,6 +293,20 @@ def test_regions_are_the_models_and_adversarial_points_lie_nearer() -> None:
     assert found.claims[0].held is True
 
 
+def test_an_example_on_many_planes_is_one_example() -> None:
+    """Six corners of three examples, the third of which lies nearer on one plane and farther on another."""
+    near, far = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 3.0]), torch.full((6,), 2.0)
+    same, *_ = region_claims(["m"], [near], [far], [4, 4, 4, 7, 9, 9])
+    assert same.measured.startswith("above in 2 of 3, below in 0;")
+    assert same.held is None
+    apart, *_ = region_claims(["m"], [near[:1].expand(6)], [far], range(6))
+    assert apart.held is True
+    found = Regions(planes=8, points=11).on(Subject(model(), data(9), options={"rows": 32, "seed": 0}))
+    ids = {i for plane in found.facts[0]["ids"] for i in plane}
+    assert f" of {len(ids)}, " in found.claims[0].measured
+    assert len(ids) <= 9
+
+
 def test_regions_of_given_classes() -> None:
     found = Regions(planes=1, points=15, classes="2,0,1").run(subject())
     assert data().y[found.facts[0]["ids"][0]].tolist() == [2, 0, 1]
@@ -289,6 +348,14 @@ def test_alike_needs_narrow_differences() -> None:
     assert _alike({"a": base, "b": few})[1] is True
     assert _alike({"a": base, "b": many})[1] is False
     assert _alike({"a": base[:6], "b": many[119:125]})[1] is None
+    for n, held in ((1, None), (60, None), (400, True)):  # nothing differs: what may is a matter of their number
+        assert _alike(dict.fromkeys("abcde", base[:n]))[1] is held
+    none = torch.zeros(60, dtype=torch.float64)
+    some = none.clone()
+    some[:12] = 1
+    assert _alike({"a": none, "b": some})[1] is None
+    turned = some.flip(0)  # as many as in `some`, of other examples
+    assert _alike({"b": some, "c": turned})[1] is None
 
 
 # the front
@@ -510,6 +577,11 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
         (["pareto", FIRST, *tail], "3 models or more"),
         (["landscape", "mlp-6", *tail, "--train", "2", "--train-data", "test.npz", "--points", "6"], "should be odd"),
         (["landscape", FIRST, *tail, "--seeds", "0"], "seeds should be 1"),
+        (["landscape", FIRST, *tail, "--span", "inf"], "numbers above 0 for span and radius; not 10, inf and 0.2"),
+        (["landscape", FIRST, *tail, "--radius", "inf"], "numbers above 0 for span and radius"),
+        (["directions", FIRST, *tail, "--span", "inf"], "span a number, 1 or more; not 21 and inf"),
+        (["optimizers", FIRST, *tail, "--rate", "inf"], "the rate a number above 0; not 50 and inf"),
+        (["pareto", FIRST, *tail, "--cw-rate", "inf"], "cw_rate a number above 0"),
         (["landscape", "--span", "2", FIRST, *tail], ""),
     ):
         done = mohs_("study", *words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,18 @@ def given() -> Materials:
 
 
 def test_claims_are_decided_by_the_interval_over_seeds() -> None:
-    assert decided("c", (0.10, 0.11, 0.12)).held is True
-    assert decided("c", (-0.10, -0.11, -0.12)).held is False
-    assert decided("c", (0.10, 0.30, -0.02)).held is None
-    assert decided("c", (0.10,)).held is None
-    assert decided("c", (0.04, 0.05, 0.06), 0.1).held is False
-    assert decided("c", (-0.001, 0.0, 0.001), -0.01).held is True
+    assert decided("c", (0.10, 0.11, 0.12), 200).held is True
+    assert decided("c", (-0.10, -0.11, -0.12), 200).held is False
+    assert decided("c", (0.10, 0.30, -0.02), 200).held is None
+    assert decided("c", (0.10,), 200).held is None
+    assert decided("c", (0.04, 0.05, 0.06), 200, 0.1).held is False
+    assert decided("c", (-0.001, 0.0, 0.001), 1000, -0.01).held is True
     # by hand: mean 2, s 1, t(0.975, 2) = 4.3027, half = 4.3027 / sqrt(3) = 2.4842
-    assert decided("c", (0.01, 0.02, 0.03)).measured == "+2.0 points [-0.5, +4.5] over 3 seeds"
+    assert decided("c", (0.01, 0.02, 0.03), 100).measured == "+2.0 points [-0.5, +4.5] over 3 seeds"
+    # one example of 200 under every seed is no zero spread: 0.5 points, half = 4.3027 * 0.5 / sqrt(3) = 1.24
+    assert decided("c", [0.005] * 3, 200) == Claim("c", "+0.5 points [-0.7, +1.7] over 3 seeds", None)
+    assert decided("c", [0.005] * 2, 200).held is None
+    assert decided("c", [0.05] * 3, 200).held is True
     assert minus((0.5, 0.75), (0.25, 0.25)) == (0.25, 0.5)
     assert mean([(0.0, 1.0), (1.0, 1.0)]) == (0.5, 1.0)
 
@@ -57,6 +62,10 @@ def test_a_claim_under_several_seeds() -> None:
     assert (found.held, found.measured) == (None, "+2 [-0.484, +4.48] over 3 seeds")
     assert over_seeds(claims(None, None, None, effects=(1.0, 1.1, 1.2))).held is True
     assert over_seeds(claims(None, None, True, effects=(-1.0, -1.1, -1.2))).held is False
+    for wild in ((math.inf, 1.0, 1.0), (math.inf, -math.inf, 1.0), (math.nan, math.inf, 1.0)):
+        found = over_seeds(claims(True, True, True, effects=wild))
+        assert found.held is None
+        assert found.measured.startswith(f"not a finite number under {sum(not math.isfinite(w) for w in wild)} of 3 seeds")
 
 
 class Drawn(Study):
@@ -257,6 +266,8 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs, words: list[str], sa
     assert list(Path().iterdir()) == []
 
 
-def test_a_holistic_table_needs_a_budget() -> None:
+def test_a_holistic_table_needs_budgets() -> None:
     with pytest.raises(RequestError, match="needs a budget"):
         Holistic(threats=("l2:inf",)).on(subject())
+    with pytest.raises(RequestError, match="queries should be a whole number, 1 or more, not -3"):
+        Holistic(queries=-3).on(subject())

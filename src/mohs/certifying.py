@@ -21,8 +21,10 @@ from mohs.threat import Threat
 class Certified:
     """What a run of `certify` says.
 
-    proved: [n] bool, in the order of the data: no input of the threat changes the class. bounds: [n], what the margin of the
-    true class comes to at least over the threat, -inf where the model is wrong already: above 0 is a proof.
+    Of the n examples that the goal speaks of, in the order of the data: proved [n] bool: no input of the threat changes the
+    class. bounds: [n], what the margin of the true class comes to at least over the threat, -inf where the model is wrong
+    already: above 0 is a proof. open: the ids of those that are neither proved nor wrong. Where a goal has several cases, such
+    as a target each, these are of the worst of an example's, and scores count cases.
     """
 
     def __init__(self, result: Result) -> None:
@@ -30,12 +32,17 @@ class Certified:
         threat = result.verdict.threats[0]
         records = result.run.records()
         mine = records.filter(np.asarray(records["stage"].to_numpy() >= 0))
-        order = {int(i): row for row, i in enumerate(np.sort(threat.ids))}
-        self.bounds = torch.full((len(order),), -torch.inf)
-        for i, margin in zip(mine["id"].to_pylist(), mine["margin"].to_pylist(), strict=True):
-            self.bounds[order[i]] = -margin
-        self.proved = torch.from_numpy(threat.proved[threat.ids.argsort(kind="stable")])
-        self.open: list[int] = threat.open.tolist()
+        columns = (mine[name].to_pylist() for name in ("goal", "id", "margin"))
+        margins = {(goal, i): margin for goal, i, margin in zip(*columns, strict=True)}
+        cases = zip(threat.goals.tolist(), threat.ids.tolist(), strict=True)
+        ids, row = np.unique(threat.ids, return_inverse=True)
+        bounds = np.full(len(ids), np.inf, np.float32)
+        np.minimum.at(bounds, row, [-margins.get(case, np.inf) for case in cases])
+        proved, standing = np.ones((2, len(ids)), bool)
+        np.logical_and.at(proved, row, threat.proved)
+        np.logical_and.at(standing, row, threat.status != "broken")
+        self.bounds, self.proved = torch.from_numpy(bounds), torch.from_numpy(proved)
+        self.open: list[int] = ids[standing & ~proved].tolist()
 
     @property
     def clean_accuracy(self) -> float:
@@ -48,7 +55,7 @@ class Certified:
 
     @property
     def certified_accuracy(self) -> float:
-        """The share of examples that are proved."""
+        """The share of cases that are proved."""
         return self.score.low
 
     def save(self, folder: str | Path) -> Path:

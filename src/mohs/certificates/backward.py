@@ -147,9 +147,11 @@ def _left(A: Tensor, operator: Affine, flow: Tensor, sound: bool) -> Tensor | fl
     """The constant that an affine operator leaves, less what rounding may add to it."""
     left: Tensor | float = 0.0
     if operator.bias is not None:
-        each = operator.bias.ndim == A.ndim - 2 and operator.bias[0].numel() == 1  # one a channel
-        left = dot(A.flatten(3).sum(3), operator.bias.flatten()[None], sound) if each and A.ndim > 3 else left
-        left = dot(A, operator.bias.expand(A.shape[2:])[None], sound) if isinstance(left, float) else left
+        channels, *sides = A.shape[2:]
+        if sides and operator.bias.shape == (channels, *[1] * len(sides)):  # one a channel
+            left = dot(A.flatten(3).sum(3), operator.bias.flatten()[None], sound)
+        else:
+            left = dot(A, operator.bias.expand(A.shape[2:])[None], sound)
     terms = operator.uses + (0 if operator.bias is None else summed(A.shape[2:]))
     if sound and terms:
         left = left - gamma(terms, A.dtype) * dot(A.abs(), flow)

@@ -287,7 +287,7 @@ class Estimates:
         return found
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `clever.json` and `report.html` into a folder, which is made."""
+        """Write `clever.json` and `report.html` into a folder, which is made; RunError where it is not empty."""
         return save_clever(self.facts(), Path(folder))
 
 
@@ -317,8 +317,8 @@ def clever(
     model, data: as `mohs.audit` takes them; norm, goal, radius, batches, per_batch, top: as of `clever_points`. attack: look for
     the nearest success too, an upper bound of what CLEVER estimates, by FMN. out: a folder for `save`. Raises RequestError.
     """
-    folder = place(out) if out is not None else None
-    examples = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed)
+    folder = place(out, "clever") if out is not None else None
+    examples = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed, bounds=bounds)
     x, y = examples.x, examples.y
     if isinstance(model, str):
         subject = load_model(model, x=x, bounds=bounds, outputs=outputs, device=device, trust_pickle=trust_pickle)

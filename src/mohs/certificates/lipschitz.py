@@ -44,14 +44,15 @@ _POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, functional.avg_pool2
 _POOLS_ATEN = (ATEN.avg_pool2d.default, ATEN.adaptive_avg_pool2d.default, ATEN.mean.dim, torch.mean, "mean")
 # At most 1 in each coordinate, or a rearrangement.
 _STILL = {
-    nn.ReLU, nn.ReLU6, nn.Tanh, nn.Softplus, nn.ELU, nn.Hardtanh, nn.Sigmoid, nn.Flatten, nn.Identity, nn.Dropout,
+    nn.ReLU, nn.ReLU6, nn.Tanh, nn.Softplus, nn.Hardtanh, nn.Sigmoid, nn.Flatten, nn.Identity, nn.Dropout,
     nn.Dropout2d, nn.Unflatten, torch.relu, functional.relu, functional.relu_, functional.tanh, torch.tanh,
     functional.softplus, torch.sigmoid, functional.sigmoid, torch.flatten, functional.dropout, "flatten", "view", "reshape",
-    "contiguous", "relu", "tanh", "sigmoid", "permute", "size", operator.getitem, functional.pad, nn.ZeroPad2d,
-    ATEN.slice.Tensor, ATEN.constant_pad_nd.default, ATEN.pad.default, ATEN.relu.default, ATEN.relu_.default,
-    ATEN.tanh.default, ATEN.sigmoid.default, ATEN.softplus.default, ATEN.flatten.using_ints, ATEN.view.default,
+    "contiguous", "relu", "tanh", "sigmoid", "permute", "size", nn.ZeroPad2d, ATEN.slice.Tensor,
+    ATEN.constant_pad_nd.default, ATEN.relu.default, ATEN.relu_.default, ATEN.tanh.default,
+    ATEN.sigmoid.default, ATEN.softplus.default, ATEN.flatten.using_ints, ATEN.view.default,
     ATEN.reshape.default, ATEN.permute.default, ATEN.clone.default, ATEN.contiguous.default, ATEN.dropout.default,
 }  # fmt: skip
+_COPIES = {functional.pad, ATEN.pad.default, operator.getitem}  # every output is an input, which may come up several times
 _LEAKY = {functional.leaky_relu, ATEN.leaky_relu.default}
 _ADD = {operator.add, operator.iadd, torch.add, ATEN.add.Tensor, ATEN.add_.Tensor, "add", "add_"}
 _SUB = {operator.sub, torch.sub, ATEN.sub.Tensor, "sub"}
@@ -82,37 +83,47 @@ class _Constants(fx.Interpreter):
         if node.op == "output":
             return self.constants[node.all_input_nodes[0]]
         value = super().run_node(node)
-        self.constants[node] = 1.0 if node.op == "placeholder" else self._constant(node)
+        self.constants[node] = 1.0 if node.op == "placeholder" else self._constant(node, value)
         return value
 
-    def _constant(self, node: fx.Node) -> float | None:
-        inner = [self.constants[n] for n in node.all_input_nodes]
+    def _constant(self, node: fx.Node, value: Any) -> float | None:
         moving = [n for n in node.all_input_nodes if self.constants[n] is not None]
         if not moving:
             return None
         kind: Any = type(self.fetch_attr(str(node.target))) if node.op == "call_module" else node.target
         if (kind in _ADD or kind in _SUB) and not node.kwargs:
-            parts = [self.constants[n] for n in node.args if isinstance(n, fx.Node)]
-            return float(sum(k for k in parts if k is not None))
-        if len(moving) == 1:
-            return float(self.constants[moving[0]] * self._gain(node, kind, moving[0]))
+            parts: Any = [n for n in node.args if n in moving]
+            return float(sum(self.constants[n] * self._broadcast(n, value) for n in parts))
         if kind in (torch.cat, ATEN.cat.default):  # linf: the largest; else at most the sum, in l2 its root of squares
             order = {"linf": math.inf, "l2": 2.0, "l1": 1.0}[self.norm]
-            return float(torch.tensor([k for k in inner if k is not None]).norm(order))
+            parts = node.args[0] if node.args else node.kwargs["tensors"]
+            return float(torch.tensor([self.constants[n] for n in parts if n in moving]).norm(order))
+        if len(moving) == 1:
+            return float(self.constants[moving[0]] * self._gain(node, kind, moving[0], value))
         raise self._uncovered(node, kind)
 
-    def _gain(self, node: fx.Node, kind: Any, source: fx.Node) -> float:
+    def _copied(self, seen: float) -> float:
+        """The constant of a map that puts every entry to so many places, at most."""
+        return float({"linf": 1.0, "l2": math.sqrt(seen), "l1": seen}[self.norm])
+
+    def _broadcast(self, source: fx.Node, value: Tensor) -> float:
+        """That of an operand of an entrywise operation, which comes up as often as the shape of the value wants it."""
+        return self._copied(value.numel() / self.env[source].numel())
+
+    def _gain(self, node: fx.Node, kind: Any, source: fx.Node, value: Any) -> float:
         if kind in _STILL:
             return 1.0
         args: Any = self.map_nodes_to_values(node.args, node)
         kwargs: Any = node.kwargs
+        first = node.args[:1] == (source,)
         if kind is nn.LeakyReLU or kind in _LEAKY:
-            slope = [*args, 0.01][1] if kind in _LEAKY else getattr(self.fetch_attr(str(node.target)), "negative_slope", 0.01)
+            slope = [*args[1:], 0.01][0] if kind in _LEAKY else getattr(self.fetch_attr(str(node.target)), "negative_slope", 0.01)
             return max(1.0, abs(float(kwargs.get("negative_slope", slope))))
-        if kind in _MUL or (kind in _DIV and node.args[0] is source):
-            size = torch.as_tensor(args[1] if node.args[0] is source else args[0]).abs()
-            if [n for n in node.args if n is source] == [source]:
-                return float(size.max() if kind in _MUL else 1 / size.min())
+        if kind is nn.ELU:
+            return max(1.0, abs(float(self.fetch_attr(str(node.target)).alpha)))
+        if (kind in _MUL or (kind in _DIV and first)) and node.args.count(source) == 1 and not kwargs:
+            size = torch.as_tensor(args[1] if first else args[0]).abs()
+            return float(size.max() if kind in _MUL else 1 / size.min()) * self._broadcast(source, value)
         if kind in _NORMS:
             layer = self.fetch_attr(str(node.target))
             scale = (layer.running_var + layer.eps).rsqrt() * (1 if layer.weight is None else layer.weight)
@@ -122,15 +133,15 @@ class _Constants(fx.Interpreter):
             return float(((variance + eps).rsqrt() * (1 if weight is None else weight)).abs().max())
         if kind is nn.MaxPool2d:
             layer = self.fetch_attr(str(node.target))
-            pairs = zip(*(v if isinstance(v, tuple) else (v, v) for v in (layer.kernel_size, layer.stride)), strict=True)
-            seen = math.prod(math.ceil(size / step) for size, step in pairs)  # windows that a value is in, at most
-            return float({"linf": 1.0, "l2": math.sqrt(seen), "l1": seen}[self.norm])
-        if kind in _WEIGHTED or kind in _WEIGHTED_ATEN or kind in _POOLS or kind in _POOLS_ATEN:
-            return self._operator(node, source, args[0])
+            sides = (v if isinstance(v, tuple) else (v, v) for v in (layer.kernel_size, layer.stride, layer.dilation))
+            return self._copied(math.prod(windows(*side) for side in zip(*sides, strict=True)))
+        if first and (kind in _WEIGHTED or kind in _WEIGHTED_ATEN or kind in _POOLS or kind in _POOLS_ATEN or kind in _COPIES):
+            return self._operator(node, kind, args[0])
         raise self._uncovered(node, kind)
 
-    def _operator(self, node: fx.Node, source: fx.Node, x: Tensor) -> float:
-        """Of the linear part: by Lanczos' iteration for l2, by sums of absolute weights for linf (rows) and l1 (columns)."""
+    def _operator(self, node: fx.Node, kind: Any, x: Tensor) -> float:
+        """Of the linear part: by Lanczos' iteration for l2, by sums of absolute weights for linf (rows) and l1 (columns), which
+        are the copies where it copies."""
         args: Any = self.map_nodes_to_values(node.args, node)
         kwargs: Any = self.map_nodes_to_values(node.kwargs, node)
         rest = list(args[1:])
@@ -146,6 +157,8 @@ class _Constants(fx.Interpreter):
         else:
             if absolute and rest and isinstance(rest[0], Tensor):
                 rest[0] = rest[0].abs()
+            if absolute and "weight" in kwargs:
+                kwargs = {**kwargs, "weight": kwargs["weight"].abs()}
             call: Any = node.target if node.op == "call_function" else getattr(Tensor, str(node.target))
 
             def f(v: Tensor) -> Tensor:
@@ -155,13 +168,20 @@ class _Constants(fx.Interpreter):
         zero = f(torch.zeros_like(x))
         if self.norm == "linf":
             return float((f(torch.ones_like(x)) - zero).max())
-        if self.norm == "l1":
-            return float(_transposed(f, x, torch.ones_like(zero)).max())
+        if self.norm == "l1" or kind in _COPIES:
+            columns = float(_transposed(f, x, torch.ones_like(zero)).max())
+            return self._copied(columns) if kind in _COPIES else columns
         return spectral_norm(f, x)
 
     def _uncovered(self, node: fx.Node, kind: Any) -> ModelError:
         name = getattr(kind, "__name__", kind)
         return ModelError(f"no Lipschitz constant of the operation {name} ({node.name}) is known here in {self.norm}")
+
+
+def windows(size: int, stride: int, dilation: int) -> int:
+    """In how many windows of a side of a pool a value is, at most: its places in them are of one class modulo what is left of
+    the stride."""
+    return math.ceil(size / (stride // math.gcd(stride, dilation)))
 
 
 def spectral_norm(f: Affine, x: Tensor) -> float:

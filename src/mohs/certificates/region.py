@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mohs.certificates.operators import Box, gamma
-from mohs.errors import Refused
+from mohs.errors import DataError, Refused
 from mohs.threat import NormThreat, Threat
 
 DUAL = {"l1": torch.inf, "l2": 2.0}  # the norm that a linear function moves by, over the ball of each
@@ -94,10 +94,17 @@ def summed(shape: Sequence[int]) -> int:
 
 def region_of(threat: Threat, x: Tensor) -> Region:
     """What a threat in the model's bounds admits around examples x [n, *input], with the rounding that its successes are
-    forgiven. Raises Refused for a set that is not the ball of a norm that bounds are known of."""
+    forgiven. Raises Refused for a set that is not the ball of a norm that bounds are known of, DataError for an example that is
+    not in its own set."""
     if not isinstance(threat, NormThreat) or threat.name not in ("linf", *DUAL):
         raise Refused(f"bounds are known over linf, l2 and l1 balls, and the threat is {threat}")
     spare, radius = 2 * threat.rounding(), threat.epsilon * (1 + 1e-6) + 2 * threat.rounding()
     low, high = (torch.as_tensor(side).to(x) for side in threat.constraints.box(x, threat.bounds))
+    if bool(((x < low - spare) | (x > high + spare)).any()):
+        raise DataError(
+            f"the examples run from {float(x.min()):g} to {float(x.max()):g}, outside the bounds "
+            f"[{threat.bounds[0]:g}, {threat.bounds[1]:g}] of their threat, and what holds within says nothing of them: give "
+            "examples within, or a model with the bounds that it takes"
+        )
     box = Box(torch.maximum(low - spare, x - radius), torch.minimum(high + spare, x + radius))
     return Region(box, None if threat.name == "linf" else Ball(x, radius, DUAL[threat.name]))

@@ -8,6 +8,7 @@ arXiv:2205.10159).
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ from mohs.rng import Stream
 from mohs.store.verdict import Score
 
 Watch = Callable[[int, int], None]  # examples done, of how many
+MOST = 10**18  # draws: more than any probability that is not refused and any alpha want
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,8 @@ class AtRadius:
         return confidence.above(hits, seen - hits, self.p)
 
     def _least(self) -> int:
-        """The fewest draws that are evidence enough, all hits."""
-        counts = np.geomspace(1, 1e9, 20_000).astype(np.int64)
-        return int(counts[np.searchsorted(self._evidence(counts, counts), self._wanted)])
+        """The fewest draws that are evidence enough, all hits: each adds to it."""
+        return bisect.bisect_left(range(MOST), self._wanted, key=lambda n: float(self._evidence(np.array(n), np.array(n))))
 
 
 def _check(smoothing: Smoothing, n: int, alpha: float, p: float, least: Callable[[], int], purpose: str) -> None:
@@ -269,7 +270,7 @@ class Smoothed:
         return self.rule.r if isinstance(self.rule, AtRadius) else None
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `smoothing.json` and `report.html` into a folder, which is made."""
+        """Write `smoothing.json` and `report.html` into a folder, which is made; RunError where it is not empty."""
         return save_smoothing(self.facts(), Path(folder))
 
 
@@ -305,8 +306,8 @@ def certify(
     one from, put before the model: trained on noisy inputs, it makes of a model that was not one that stands the noise (Salman,
     Sun, Yang, Kapoor, Kolter, NeurIPS 2020, arXiv:2003.01908). out: a folder for `save`. Raises RequestError.
     """
-    folder = place(out) if out is not None else None
-    examples = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed)
+    folder = place(out, "smoothing") if out is not None else None
+    examples = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed, bounds=bounds)
     kind = smoothing(norm, sigma, examples.x[0].numel(), noise)
     rule = Fixed(kind, samples, alpha) if at_radius is None else AtRadius(kind, at_radius, samples, alpha)
     for radius in radii:

@@ -52,6 +52,8 @@ def command(
 
     if timeline is not None or pipeline is not None:
         pictures = {"timeline": timeline, "pipeline": pipeline}
+        for name, path in pictures.items():
+            options.check_page(path, f"--{name}", ".svg")
         made = {name: str(path) for name, path in pictures.items() if path is not None}
         if timeline is not None:
             put(drawing.timeline(course.entries()), timeline)

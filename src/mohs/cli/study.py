@@ -161,15 +161,15 @@ def _of_models(
     from mohs.study.training import school_of
     from mohs.subjects import load, load_surrogate
 
-    examples = load_data(data, limit=limit, seed=said["seed"])
+    examples = load_data(data, limit=limit, seed=said["seed"], bounds=said["bounds"])
     request = make_request(models[0], data, [], {**said, "trust_pickle": trust_pickle})
     lessons = schooling["train_data"] or ("digits:train" if data.startswith("digits") else None)
-    school = school_of(models, schooling["train"], lessons, schooling["keep"])
+    school = school_of(models, schooling["train"], lessons, schooling["keep"], said["bounds"])
     loaded = {text: load(text, examples.x, request) for text in models if school is None or text not in school.names}
     own = tuple(load_surrogate(text, examples.x, request) for text in surrogates)
 
     def subject(seed: int) -> Subject:
-        drawn = load_data(data, limit=limit, seed=seed)
+        drawn = load_data(data, limit=limit, seed=seed, bounds=said["bounds"])
         every = [loaded[text] if text in loaded else school.train(text, drawn.x, seed, say) for text in models]  # type: ignore[union-attr]
         for model in every if seed == said["seed"] else ():
             tell(check_contract(model, drawn.x, drawn.y), of=f"{model.name}: ")

@@ -35,8 +35,8 @@ SETS = ("linf", "l2")  # in l1 plain PGD is too weak to doubt a model by its fai
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
     """What was found. n: examples looked at, all of which the model gets right. clean: its accuracy on those drawn to find them.
-    standing: the share of the n that PGD of 20 steps on the cross-entropy leaves, the evaluation that is doubted; 1 where there
-    is no gradient."""
+    standing: the share of the n that PGD of 20 steps on the cross-entropy leaves, the evaluation that is doubted; None where
+    there is no gradient."""
 
     model: str
     data: str
@@ -44,7 +44,7 @@ class Diagnosis:
     n: int
     seed: int
     clean: float
-    standing: float
+    standing: float | None
     found: list[Found]
     forwards: int
     backwards: int
@@ -119,7 +119,7 @@ def diagnose(
         raise RequestError(f"of {limit} examples a share means little: give a limit of {FEWEST} or more")
     wanted = _named(signs)
     request = make_request(model, data, [str(threat)], {"seed": seed, **options})
-    examples = data if isinstance(data, Examples) else load_data(data)
+    examples = data if isinstance(data, Examples) else load_data(data, bounds=request.bounds)
     subject = load(model, examples.x, request)
     declared = subject.random
     findings = check_contract(subject, examples.x, examples.y)
@@ -145,7 +145,7 @@ def diagnose(
     if fix and watch:
         watch("remedies")
     remedies = mend(bench, found) if fix else []
-    standing = float((~naive(bench)).double().mean())
+    standing = float((~naive(bench)).double().mean()) if bench.graded else None
     return Diagnosis(
         model=subject.name,
         data=examples.name,

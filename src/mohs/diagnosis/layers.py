@@ -86,8 +86,8 @@ def sustainability(
     parsed = parse_threat(threat)
     if parsed.knowledge < Knowledge.GRADIENT:
         raise RequestError(f"layers are looked at from inside: leave knowledge {parsed.knowledge} out of {threat}")
-    examples = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed)
     request = make_request(model, data, [threat], options)
+    examples = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed, bounds=request.bounds)
     subject = load(model, examples.x, request)
     if not isinstance(subject, TorchModel):
         raise ModelError(f"the layers of {subject.name} cannot be seen: it is a {type(subject).__name__}; give a torch network")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mohs.errors import RequestError
+from mohs.errors import RunError
 from mohs.report.page import environment
 from mohs.report.words import number, percent
 
@@ -37,17 +37,22 @@ def certified(facts: dict[str, Any]) -> dict[str, Any]:
     return {"path": path, "end": end, "width": WIDTH, "height": HEIGHT}
 
 
-def place(folder: str | Path) -> Path:
-    """A folder to write to, before the work; RequestError where a file has its name."""
+def place(folder: str | Path, name: str) -> Path:
+    """A folder to write `name`.json to, before the work; RunError where it holds something, or is a file."""
+    from mohs.store.run import unused
+
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise RequestError(f"{folder} is a file; --out names a folder")
+        raise RunError(f"{folder} is a file; --out names a folder")
+    if not unused(folder, f"{name}.json"):
+        raise RunError(f"{folder} exists and is not empty; name another folder")
     return folder
 
 
 def _save(folder: Path, name: str, facts: dict[str, Any], template: str, more: dict[str, Any]) -> list[Path]:
     from mohs.store.faults import write_durably
 
+    place(folder, name)
     jinja = environment()
     jinja.globals |= {"number": number, "percent": percent}
     page = jinja.get_template(template).render(facts=facts, **more)

@@ -42,7 +42,9 @@ def table(facts: Mapping[str, Any]) -> RenderableType:
         rows.add_row(sign["name"], Text(sign["grade"], style=COLOURS[sign["grade"]]), Text(sign["evidence"]))
     todo = [Text(f"{sign['name']}: {sign['todo']}") for sign in facts["signs"] if sign["todo"]]
     mended = [Text(f"remedy {remedy['name']}: {remedy['words']}: {remedy['said']}") for remedy in facts["remedies"]]
-    seen = f"{facts['n']} examples that the model gets right; PGD leaves {facts['standing']:.0%} of them"
+    standing = facts["standing"]
+    doubted = "no attack by gradients applies" if standing is None else f"PGD leaves {standing:.0%} of them"
+    seen = f"{facts['n']} examples that the model gets right; {doubted}"
     spent = f"{words.count(facts['forwards'])} forward and {words.count(facts['backwards'])} backward passes"
     parts: list[RenderableType] = [Text(sentence(facts), style="bold"), rows]
     if todo:

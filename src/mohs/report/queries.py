@@ -19,8 +19,8 @@ AT = (100, 500, 1000, 5000)
 @dataclass(frozen=True)
 class Effort:
     """One threat. queries: of each success, ascending; of `attacked` cases, those that were right before and heard. median: the
-    queries within which half of them fell, None where fewer did. within: the share that fell at most so soon. nearest: by labels
-    and without a budget of distance, the median over all of them of the distance found within so many queries, inf where fewer
+    queries within which half of them fell, None where fewer did. within: the share that fell at most so soon. nearest:
+    without a budget of distance, the median over all of them of the distance found within so many queries, inf where fewer
     than half fell; else empty."""
 
     text: str

@@ -38,6 +38,7 @@ class Activations(Trains):
             activation(name)
         ways = {"relu": Way(self.network, self.recipe, self.threat)}
         ways |= {name: Way(self.network, f"{self.recipe}+smooth", self.threat, {"activation": name}) for name in smooth}
+        n = self.attacked(materials)
         shares, notes = self.measured(materials, ways, [self.threat])
 
         def ahead(name: str, what: str) -> tuple[float, ...]:
@@ -45,8 +46,8 @@ class Activations(Trains):
 
         claims = []
         for name in smooth:
-            claims.append(decided(f"{name} is more robust than ReLU", ahead(name, self.threat)))
-            claims.append(decided(f"{name} is as accurate as ReLU on clean inputs", ahead(name, CLEAN), LOSS))
+            claims.append(decided(f"{name} is more robust than ReLU", ahead(name, self.threat), n))
+            claims.append(decided(f"{name} is as accurate as ReLU on clean inputs", ahead(name, CLEAN), n, LOSS))
         return self.findings(
             f"{self.network} trained by {self.recipe}, within {self.threat}.",
             shares,

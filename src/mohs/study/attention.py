@@ -31,6 +31,7 @@ class Attention(Trains):
         networks = (self.attention, self.convolution)
         ways = {f"{name}, standard": Way(name) for name in networks}
         ways |= {f"{name}, {self.recipe}": Way(name, self.recipe, self.threat) for name in networks}
+        n = self.attacked(materials)
         shares, notes = self.measured(materials, ways, [self.threat])
 
         def ahead(how: str, what: str) -> tuple[float, ...]:
@@ -48,9 +49,9 @@ class Attention(Trains):
                 for name in networks
             },
             (
-                decided("Trained as usual, self-attention is more robust than convolution", ahead("standard", self.threat)),
-                decided(f"Trained by {self.recipe}, self-attention is more robust", ahead(self.recipe, self.threat)),
-                decided("Self-attention is more accurate on clean inputs, trained as usual", ahead("standard", CLEAN)),
+                decided("Trained as usual, self-attention is more robust than convolution", ahead("standard", self.threat), n),
+                decided(f"Trained by {self.recipe}, self-attention is more robust", ahead(self.recipe, self.threat), n),
+                decided("Self-attention is more accurate on clean inputs, trained as usual", ahead("standard", CLEAN), n),
             ),
             notes,
         )

@@ -40,6 +40,7 @@ class Capacity(Trains):
         networks = [self._network(width, depth) for depth in depths for width in widths]
         ways = {f"{name}, standard": Way(name) for name in networks}
         ways |= {f"{name}, {self.recipe}": Way(name, self.recipe, self.threat) for name in networks}
+        n = self.attacked(materials)
         shares, notes = self.measured(materials, ways, [self.threat])
 
         def standard(name: str, what: str) -> tuple[float, ...]:
@@ -67,16 +68,19 @@ class Capacity(Trains):
                 decided(
                     f"Capacity alone helps: trained as usual, {most} is more robust than {least}",
                     minus(standard(most, self.threat), standard(least, self.threat)),
+                    n,
                 ),
-                decided(f"Trained by {self.recipe}, {most} is more robust than {least}", gained),
+                decided(f"Trained by {self.recipe}, {most} is more robust than {least}", gained, n),
                 decided(
                     f"Robustness needs more capacity: from {least} to {most}, {self.recipe} gains more robust accuracy than "
                     "standard training gains clean accuracy",
                     minus(gained, usual),
+                    n,
                 ),
                 decided(
                     f"A small network pays for it: trained by {self.recipe}, {least} is less accurate on clean inputs",
                     minus(standard(least, CLEAN), hardened(least, CLEAN)),
+                    n,
                 ),
             ),
             notes,

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from mohs.aim import Aim
@@ -22,7 +21,7 @@ from mohs.errors import MohsError, Refused, RequestError
 from mohs.models import Prepared, TorchModel, prepare
 from mohs.report.words import number, percent, plural
 from mohs.study.base import Claim, Findings, Line, Lines, Study, Subject, Table
-from mohs.study.evidence import LEVEL, mostly
+from mohs.study.evidence import mostly, ranked
 from mohs.threat import Knowledge, parse_threat
 
 Distances = NDArray[np.float64]
@@ -160,7 +159,9 @@ def _findings(found: Sequence[Measured], study: Clever, notes: Sequence[str]) ->
             f"The distance in {study.norm} to the nearest wrong input of {plural(n, 'example')} that are told right. The largest "
             f"of {study.radii} radii that CROWN proves lies below it, the success of an attack (FMN, {study.steps} steps) above. "
             f"CLEVER estimates it from gradients at {study.batches} times {study.samples} points around each, for the "
-            f"{plural(study.classes, 'likeliest other class', 'likeliest other classes')}. The estimate is no bound."
+            f"{plural(study.classes, 'likeliest other class', 'likeliest other classes')}. The estimate is no bound. Claims on "
+            "shares of examples are decided by the 95% Wilson interval against a half, that on ranks by the permutation test of "
+            "Spearman's correlation."
         ),
         table=Table(
             ("model", "proved", "CLEVER", "attack", "CLEVER over attack", "fits that stand", "CLEVER, gradients masked"),
@@ -202,22 +203,14 @@ def _claims(m: Measured) -> Iterator[Claim]:
     )
     if m.proved is not None:
         yield Claim(f"{m.name}: CLEVER lies above what is proved", *mostly(int((m.estimate > m.proved).sum()), len(m.proved)))
-    yield Claim(f"{m.name}: where CLEVER is larger, so is the distance that an attack finds", *_ranks(m))
+    yield Claim(
+        f"{m.name}: where CLEVER is larger, so is the distance that an attack finds",
+        *ranked(m.estimate[known].tolist(), m.attacked[known].tolist()),
+    )
     beyond = np.isfinite(m.beyond)
     yield Claim(
         f"{m.name}: with its gradient masked, CLEVER lies above the distance of an input that is wrong",
         *mostly(int((m.masked > m.beyond)[beyond].sum()), int(beyond.sum())),
-    )
-
-
-def _ranks(m: Measured) -> tuple[str, bool | None]:
-    """Spearman's rank correlation and its test."""
-    known = np.isfinite(m.attacked)
-    if known.sum() < 3 or len(set(m.estimate[known])) < 2:
-        return "too few to rank", None
-    found = spearmanr(m.estimate[known], m.attacked[known])
-    return f"rank correlation {found.statistic:.2f}, p = {found.pvalue:.2g}", (
-        None if found.pvalue >= LEVEL else bool(found.statistic > 0)
     )
 
 

@@ -27,6 +27,11 @@ ACCESS = {  # what is counted where it is had
     "label": "query",
     "transfer": "query",
 }
+RISE = 0.1  # of success, from one cell to the next: what is no greater is none
+RULE = (
+    f"A claim holds where the 95% intervals leave no step room to rise by more than {100 * RISE:g} points, does not hold where "
+    "those of a rise lie apart, and else is undecided."
+)
 GOALS = ("confidence reduction", "misclassification", "targeted misclassification", "source to target")
 
 
@@ -98,8 +103,8 @@ class Difficulty(Study):
     def check(self) -> None:
         if parse_threat(self.threat).epsilon == torch.inf or "+knowledge:" in self.threat:
             raise RequestError(f"the study needs a budget and sets the access itself; not {self.threat!r}")
-        if self.pairs < 1:
-            raise RequestError(f"pairs should be 1 or more, not {self.pairs}")
+        if not 0 < self.confidence < 1:
+            raise RequestError(f"confidence should be a probability between 0 and 1, such as 0.5; not {self.confidence:g}")
 
     def run(self, subject: Subject) -> Findings:
         if subject.model.classes < 2:
@@ -192,7 +197,7 @@ def _findings(study: Difficulty, cells: Sequence[Cell]) -> Findings:
         words=(
             f"The success of an adversary within {study.threat}, of the cases to which a goal applies and that had not reached "
             "it before, and the median cost of a success: of forward passes by gradients, of queries else, "
-            f"{count(study.queries)} at most. All shares are lower bounds: another attack may find more."
+            f"{count(study.queries)} at most. All shares are lower bounds: another attack may find more. {RULE}"
         ),
         table=Table(("goal", *columns), tuple((goal, *row) for goal, row in zip(GOALS, texts, strict=True))),
         figures=(Grid("Share of success", GOALS, columns, tuple(tuple(cell.rate for cell in row) for row in grid), texts),),
@@ -206,18 +211,22 @@ def _findings(study: Difficulty, cells: Sequence[Cell]) -> Findings:
 
 
 def falls(lines: Sequence[Sequence[Cell]]) -> tuple[str, bool | None]:
-    """Whether the rate falls, or stays, along each line, leaving out what was not measured: a rise beyond both intervals
-    refutes it, a smaller one leaves it open."""
+    """Whether the rate falls, or stays, along each line, leaving out what was not measured, as RULE says: every step must leave
+    no room for a rise, so that no step's luck makes it hold."""
     steps = [step for line in lines for step in pairwise(cell for cell in line if cell.rate is not None)]
+    if not steps:
+        return "no two cells to compare", None
     rises = [step for step in steps if _rate(step[1]) > _rate(step[0])]
-    sure = [(one, two) for one, two in rises if two.interval[0] > one.interval[1]]
-    worst = max(rises, key=lambda step: _rate(step[1]) - _rate(step[0]), default=None)
+    sure = any(two.interval[0] > one.interval[1] for one, two in rises)
+    room = max(two.interval[1] - one.interval[0] for one, two in steps)
     said = f"{len(steps) - len(rises)} of {len(steps)} steps do not rise"
-    if worst is not None:
-        one, two = worst
+    if rises:
+        one, two = max(rises, key=lambda step: _rate(step[1]) - _rate(step[0]))
         named = f"from {one.goal} by {one.access} ({percent(_rate(one))}) to {two.goal} by {two.access} ({percent(_rate(two))})"
-        said += f"; the greatest rise is {named}" + ("" if sure else ", within the intervals")
-    return said, None if not steps or (rises and not sure) else not sure
+        said += f"; the greatest rise is {named}"
+    if not sure:
+        said += f"; the intervals leave room for a rise of {percent(max(room, 0.0))}"
+    return said, False if sure else True if room <= RISE else None
 
 
 def _rate(cell: Cell) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,22 +24,39 @@ from mohs.study.base import Claim, Figure, Findings, Line, Lines, Map, Mark, Stu
 from mohs.study.evidence import greater, mostly
 from mohs.threat import Knowledge, NormThreat, parse_threat
 
-DENT = 1e-6  # of the loss, relative: a fall that is smaller is rounding
+DENT = 1e-6  # of the loss, relative: a rise or a fall that is smaller is rounding
+WAY = 6  # steps from an example to one epsilon, whatever the picture's grid
 
 
 @dataclass(frozen=True)
 class Measured:
     """Of one model. ahead, aside [n, points]: the losses along the adversarial and the random direction, through the example;
-    mean [points, points] by random (rows) and adversarial step; pictured: the same of single examples; flat: examples
-    without a gradient; outside: the share of the inputs looked at that leave the box."""
+    way [n, 1 + WAY]: from the example to one epsilon along the gradient; beside [n]: at one epsilon along the random direction;
+    mean [points, points] by random (rows) and adversarial step; pictured: the same of single examples; flat [n]: whether there
+    is no gradient; outside: the share of the inputs looked at that leave the box."""
 
     name: str
     ahead: Tensor
     aside: Tensor
+    way: Tensor
+    beside: Tensor
     mean: Tensor
     pictured: Tensor
-    flat: int
+    flat: Tensor
     outside: float
+
+    @property
+    def rises(self) -> tuple[Tensor, Tensor]:
+        """[n]: how much the loss rises at one epsilon along each direction."""
+        here = self.way[:, 0]
+        return self.way[:, -1] - here, self.beside - here
+
+    @property
+    def steady(self) -> int:
+        """Examples with a gradient along which the loss rises, and falls nowhere on the way to one epsilon."""
+        up = self.rises[0] > DENT * self.way[:, 0].abs()
+        even = (self.way.diff(dim=1) >= -DENT * self.way[:, :-1].abs()).all(1)
+        return int((up & even & ~self.flat).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +83,10 @@ class Directions(Study):
 
     def check(self) -> None:
         self._within()
-        if self.points < 5 or self.points % 2 == 0 or not self.span >= 1:
-            raise RequestError(f"points should be odd, 5 or more, and span 1 or more; not {self.points} and {self.span:g}")
+        if self.points < 5 or self.points % 2 == 0 or not 1 <= self.span < math.inf:
+            raise RequestError(
+                f"points should be odd, 5 or more, and span a number, 1 or more; not {self.points} and {self.span:g}"
+            )
 
     def _within(self) -> NormThreat:
         threat = parse_threat(self.threat)
@@ -102,25 +122,33 @@ class Directions(Study):
         x, y = subject.data.x.to(model.device), subject.data.y.to(model.device)
         batched = Batched(model, model.batch or subject.rows, 1)
         g = torch.cat([self._gradient(batched, *part) for part in zip(x.split(batched.rows), y.split(batched.rows), strict=True)])
-        flat = int((g.flatten(1) == 0).all(1).sum())
         e1 = threat.norm.steepest(g)
         e2 = _aside(threat, e1, Stream.of(subject.seed, subject.data.ids).at("directions"))
         steps, low, high = self._steps(), *model.bounds
         values = torch.empty(self.points, self.points, len(x), dtype=torch.float64)
         left = 0
+
+        def at(u: float, v: float) -> Tensor:
+            return x + threat.epsilon * (u * e1 + v * e2)
+
+        def loss(moved: Tensor) -> Tensor:
+            return self.loss(batched.scores(moved), Aim(y)).double().cpu()
+
         for i, v in enumerate(steps):
             for j, u in enumerate(steps):
-                moved = x + threat.epsilon * (u * e1 + v * e2)
+                moved = at(u, v)
                 left += int(((moved < low) | (moved > high)).flatten(1).any(1).sum())
-                values[i, j] = self.loss(batched.scores(moved), Aim(y)).double().cpu()
+                values[i, j] = loss(moved)
         middle = self.points // 2
         return Measured(
             name=model.name,
             ahead=values[middle].T,
             aside=values[:, middle].T,
+            way=torch.stack([loss(at(k / WAY, 0.0)) for k in range(WAY + 1)], dim=1),
+            beside=loss(at(0.0, 1.0)),
             mean=values.mean(2),
             pictured=values[:, :, shown].permute(2, 0, 1),
-            flat=flat,
+            flat=(g.flatten(1) == 0).all(1).cpu(),
             outside=left / values.numel(),
         )
 
@@ -130,30 +158,23 @@ class Directions(Study):
             (g,) = torch.autograd.grad(self.loss(model.logits(x), Aim(y)).sum(), x)
         return g.detach()
 
-    def _rises(self, m: Measured) -> tuple[Tensor, Tensor]:
-        """[n]: how much the loss rises at one epsilon along each direction, at the grid's nearest step."""
-        middle = self.points // 2
-        one = middle + round(middle / self.span)
-        return m.ahead[:, one] - m.ahead[:, middle], m.aside[:, one] - m.aside[:, middle]
-
-    def _steady(self, m: Measured) -> int:
-        """Examples whose loss falls nowhere on the way to one epsilon along the gradient."""
-        middle = self.points // 2
-        way = m.ahead[:, middle : middle + round(middle / self.span) + 1]
-        return int((way.diff(dim=1) >= -DENT * way[:, :-1].abs()).all(1).sum())
-
     def _findings(self, data: Examples, found: Sequence[Measured], shown: list[int]) -> Findings:
-        n, facts = len(data), [self._facts(m) for m in found]
+        n, facts = len(data), [_facts(m) for m in found]
         notes = [
             f"{m.name}: {percent(m.outside)} of the inputs looked at leave the box, and stay so." for m in found if m.outside
         ]
         notes += [
-            f"{m.name}: {m.flat} of {plural(n, 'example')} have no gradient at all, a sign of masking" for m in found if m.flat
+            f"{m.name}: {int(m.flat.sum())} of {plural(n, 'example')} have no gradient at all, a sign of masking"
+            for m in found
+            if m.flat.any()
         ]
         return Findings(
             words=(
                 f"The mean loss of {plural(n, 'example')} over the plane of the gradient's steepest direction and a random one "
-                f"of the same norm, both in units of epsilon, within {self.threat} and beyond."
+                f"of the same norm, both in units of epsilon, within {self.threat} and beyond. A rise is steady where there is a "
+                f"gradient, the loss at epsilon is above that of the example, and it falls at none of {WAY} steps on the way. "
+                "Claims on rises are decided by the sign test over the examples, on steady ones by the 95% Wilson interval of "
+                "their share against a half."
             ),
             table=Table(
                 ("model", "loss", "rise at epsilon, adversarial", "rise at epsilon, random", "steady rises"),
@@ -174,27 +195,14 @@ class Directions(Study):
             facts=tuple(facts),
         )
 
-    def _facts(self, m: Measured) -> dict[str, Any]:
-        ahead, aside = self._rises(m)
-        return {
-            "model": m.name,
-            "loss": float(m.ahead[:, self.points // 2].mean()),
-            "adversarial_rise": float(ahead.mean()),
-            "random_rise": float(aside.mean()),
-            "steady": self._steady(m),
-            "without_gradient": m.flat,
-            "outside_box": m.outside,
-            "mean": m.mean.tolist(),
-        }
-
     def _claims(self, found: Sequence[Measured], n: int) -> Iterator[Claim]:
         for m in found:
-            ahead, aside = self._rises(m)
+            ahead, aside = m.rises
             yield Claim(f"{m.name}: the loss rises more along the gradient than at random", *greater((ahead - aside).tolist()))
-            said, held = mostly(self._steady(m), n)
+            said, held = mostly(m.steady, n)
             yield Claim(f"{m.name}: for most examples it rises steadily up to epsilon, as an honest gradient has it", said, held)
         for one, two in pairwise(found):
-            gap = self._rises(one)[0] - self._rises(two)[0]
+            gap = one.rises[0] - two.rises[0]
             yield Claim(f"Along the gradient the loss of {one.name} rises more than that of {two.name}", *greater(gap.tolist()))
 
     def _figures(self, data: Examples, found: Sequence[Measured], shown: list[int]) -> Iterator[Figure]:
@@ -217,6 +225,20 @@ class Directions(Study):
         mark = (Mark("the example", 0.0, 0.0),)
         ahead, aside = "adversarial direction, epsilons", "random direction, epsilons"
         return Map(title, ahead, aside, steps, steps, rows, "loss", (), mark, low, high, surface=surface, frame=1.0)
+
+
+def _facts(m: Measured) -> dict[str, Any]:
+    ahead, aside = m.rises
+    return {
+        "model": m.name,
+        "loss": float(m.way[:, 0].mean()),
+        "adversarial_rise": float(ahead.mean()),
+        "random_rise": float(aside.mean()),
+        "steady": m.steady,
+        "without_gradient": int(m.flat.sum()),
+        "outside_box": m.outside,
+        "mean": m.mean.tolist(),
+    }
 
 
 def _aside(threat: NormThreat, e1: Tensor, stream: Stream) -> Tensor:

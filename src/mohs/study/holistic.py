@@ -9,7 +9,7 @@ import torch
 from mohs.errors import RequestError
 from mohs.report.words import count
 from mohs.study.base import Claim, Findings, Grid, Study, Subject, Table
-from mohs.study.difficulty import ACCESS, Cell, added, falls, pursued
+from mohs.study.difficulty import ACCESS, RULE, Cell, added, falls, pursued
 from mohs.threat import parse_threat
 
 MISSING = (
@@ -47,7 +47,7 @@ class Holistic(Study):
             words=(
                 "The success of an adversary, of the examples that the model gets right, and the median cost of a success: of "
                 f"forward passes by gradients, of queries else, {count(self.queries)} at most. All shares are lower bounds: "
-                "another attack may find more. The budgets of two rows do not compare."
+                f"another attack may find more. The budgets of two rows do not compare. {RULE}"
             ),
             table=Table(("kind", *columns), tuple((text, *row) for text, row in zip(kinds, texts, strict=True))),
             figures=(

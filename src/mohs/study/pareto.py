@@ -178,8 +178,8 @@ class Pareto(Study):
         for name in self.metrics:
             if name not in METRICS:
                 raise UnknownName("metric", name, METRICS)
-        if min(vars(self)[name] for name in COUNTS) < 1 or self.clever_batches < 2 or not self.cw_rate > 0:
-            raise RequestError(f"{', '.join(COUNTS)} should be 1 or more, clever_batches 2 or more, cw_rate above 0")
+        if min(vars(self)[name] for name in COUNTS) < 1 or self.clever_batches < 2 or not 0 < self.cw_rate < math.inf:
+            raise RequestError(f"{', '.join(COUNTS)} should be 1 or more, clever_batches 2 or more, cw_rate a number above 0")
 
     def run(self, subject: Subject) -> Findings:
         if len(subject.models) < 3:

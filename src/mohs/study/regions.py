@@ -166,21 +166,23 @@ class Regions(Study):
     def _findings(self, subject: Subject, planes: Sequence[tuple[Tensor, Plane]], found: Sequence[Sequence[Seen]]) -> Findings:
         names = [model.name for model in subject.models]
         distance, nearest = ([torch.cat([getattr(s, what) for s in seen]) for seen in found] for what in ("distance", "nearest"))
+        corners = torch.cat([rows for rows, _ in planes]).tolist()
         return Findings(
             words=(
                 f"{plural(len(planes), 'plane')} through three examples of different classes that every model gets right; "
                 "lengths are L2. On the plane: at least how far it is from an example to a point of another class; anywhere: how "
-                "far to the nearest adversarial point that was found."
+                "far to the nearest adversarial point that was found. Claims are decided by the sign test over the "
+                "examples: one that stands on several planes counts once, as most of them have it."
             ),
             table=Table(
-                ("model", "median, on the plane", "median, anywhere", "examples"),
+                ("model", "median, on the plane", "median, anywhere", "corners"),
                 tuple(
                     (name, number(float(n.median())), number(float(d.median())), str(len(d)))
                     for name, n, d in zip(names, nearest, distance, strict=True)
                 ),
             ),
             figures=tuple(self._figure(subject, name, planes[0], seen[0]) for name, seen in zip(names, found, strict=True)),
-            claims=tuple(_claims(names, distance, nearest)),
+            claims=tuple(_claims(names, distance, nearest, corners)),
             notes=(
                 "A plane is two of very many dimensions. Pale: inputs outside the box. A cross is the foot of an adversarial "
                 "point, which lies off the plane.",
@@ -224,12 +226,20 @@ def _look(model: Batched, x: Tensor) -> tuple[Tensor, Tensor]:
     return model.scores(x.to(model.model.device)).argmax(1).cpu(), outside
 
 
-def _claims(names: Sequence[str], distance: Sequence[Tensor], nearest: Sequence[Tensor]) -> Iterator[Claim]:
+def _claims(
+    names: Sequence[str], distance: Sequence[Tensor], nearest: Sequence[Tensor], corners: Sequence[int]
+) -> Iterator[Claim]:
+    """corners: the row of each example that a distance is of."""
     for name, d, n in zip(names, distance, nearest, strict=True):
-        gap = [1.0 if n[k] > d[k] else -1.0 if n[k] < d[k] else 0.0 for k in range(len(d))]  # both may be infinite
-        yield Claim(f"{name}: another class lies nearer than the plane shows", *greater(gap))
+        yield Claim(f"{name}: another class lies nearer than the plane shows", *greater(_signs(n, d, corners)))
     for k, j in pairwise(range(len(names))):
-        wider = [
-            1.0 if b > a else -1.0 if b < a else 0.0 for a, b in zip(distance[k].tolist(), distance[j].tolist(), strict=True)
-        ]
-        yield Claim(f"Adversarial points of {names[j]} lie farther than those of {names[k]}", *greater(wider))
+        farther = _signs(distance[j], distance[k], corners)
+        yield Claim(f"Adversarial points of {names[j]} lie farther than those of {names[k]}", *greater(farther))
+
+
+def _signs(one: Tensor, two: Tensor, corners: Sequence[int]) -> list[int]:
+    """Of each example once: on how many more planes `one` is above `two` than below. Both may be infinite."""
+    total = dict.fromkeys(corners, 0)
+    for row, above, below in zip(corners, (one > two).tolist(), (one < two).tolist(), strict=True):
+        total[row] += above - below
+    return list(total.values())

@@ -50,6 +50,8 @@ def over_seeds(same: Sequence[Claim]) -> Claim:
     first = same[0]
     effects = [claim.effect for claim in same if claim.effect is not None]
     if len(effects) == len(same):
+        if wild := sum(not math.isfinite(effect) for effect in effects):
+            return Claim(first.claim, f"not a finite number under {wild} of {len(effects)} seeds: no interval", None)
         low, high = interval(effects)
         said = f"{fmean(effects):+.3g} [{low:+.3g}, {high:+.3g}] over {len(effects)} seeds"
         return Claim(first.claim, said, verdict(low, high))
@@ -60,12 +62,13 @@ def over_seeds(same: Sequence[Claim]) -> Claim:
     )
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95%, of the mean, by Student's t; infinite for one value."""
+def interval(values: Sequence[float], spread: float = 0.0) -> tuple[float, float]:
+    """95%, of the mean of finite values, by Student's t; infinite for one value. spread: the least standard deviation, of values
+    that come in steps: below it they show none, and have some."""
     from scipy.stats import t
 
     n, mean = len(values), fmean(values)
-    half = float(t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n) if n > 1 else math.inf
+    half = float(t.ppf(0.975, n - 1)) * max(stdev(values), spread) / math.sqrt(n) if n > 1 else math.inf
     return mean - half, mean + half
 
 

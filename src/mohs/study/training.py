@@ -48,7 +48,7 @@ def trained(job: Job, keep: Path | None, watch: Callable[[Epoch], None] | None =
         if keep is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mohs-")))
         else:
-            parts = {name: part for name, part in job.spec.items() if name != "environment"}
+            parts = {name: part for name, part in job.spec.items() if name not in ("environment", "test")}
             digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
             folder = keep / f"{job.request.model}-{job.request.recipe}-{digest}"
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,13 @@ def trained(job: Job, keep: Path | None, watch: Callable[[Epoch], None] | None =
         return task, fit(task, folder, watch)
 
 
-def school_of(models: Sequence[str], epochs: int | None, data: str | None, keep: Path | None = None) -> School | None:
+def school_of(
+    models: Sequence[str],
+    epochs: int | None,
+    data: str | None,
+    keep: Path | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> School | None:
     """Who trains those models that are networks by name; None where there are none."""
     names = tuple(name for name in models if is_network(name))
     if not names:
@@ -68,4 +74,4 @@ def school_of(models: Sequence[str], epochs: int | None, data: str | None, keep:
         raise RequestError(f"{names[0]} is a network without weights: --train EPOCHS trains it first")
     if data is None:
         raise RequestError(f"{names[0]} is to be trained: say on what with --train-data, other than what it is studied on")
-    return School(names, epochs, load_data(data), keep)
+    return School(names, epochs, load_data(data, bounds=bounds), keep)

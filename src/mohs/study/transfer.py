@@ -29,6 +29,7 @@ class Transfer(Trains):
         if len(threats) < 2:
             raise RequestError(f"two threats or more are compared, such as --threats linf:0.1,l2:0.8; not {', '.join(threats)}")
         ways = {"none": Way(self.network)} | {text: Way(self.network, self.recipe, text) for text in threats}
+        n = self.attacked(materials)
         shares, notes = self.measured(materials, ways, threats)
         others = {text: [other for other in threats if other != text] for text in threats}
         own = mean([minus(shares[text][text], mean([shares[other][text] for other in others[text]])) for text in threats])
@@ -39,9 +40,9 @@ class Transfer(Trains):
             shares,
             shares,
             (
-                decided("A threat is withstood best by the network that was trained for it", own),
-                *(decided(f"Training for {text} hardens against the others, on the mean", over[text]) for text in threats),
-                decided("Hardened networks pay in clean accuracy, on the mean", price),
+                decided("A threat is withstood best by the network that was trained for it", own, n),
+                *(decided(f"Training for {text} hardens against the others, on the mean", over[text], n) for text in threats),
+                decided("Hardened networks pay in clean accuracy, on the mean", price, n),
             ),
             notes,
         )

@@ -63,9 +63,10 @@ def materials(
     """From what `--data` takes: the embedded digits without any, and a fifth of the data held out where no test is named."""
     options = options or {}
     seed = int(options.get("seed", 0))
-    examples = load_data(data or "digits:train", limit=limit, seed=seed)
+    bounds = options.get("bounds", (0.0, 1.0))
+    examples = load_data(data or "digits:train", limit=limit, seed=seed, bounds=bounds)
     if test is not None or data is None:
-        return Materials(examples, load_data(test or "digits", seed=seed), options, say, keep)
+        return Materials(examples, load_data(test or "digits", seed=seed, bounds=bounds), options, say, keep)
     order = Stream.of(seed, torch.arange(1)).at("study").permutation(len(examples))[0]
     held = max(1, len(examples) // 5)
     kept, out = examples.take(order[held:].sort().values), examples.take(order[:held].sort().values)
@@ -104,7 +105,7 @@ class Trains(Settings, ABC):
             if parse_threat(text).epsilon == torch.inf:
                 raise RequestError(f"the study needs a budget, such as linf:0.2; not {text!r}")
         first = int(materials.options.get("seed", 0))
-        drawn = Stream.of(first, torch.arange(1)).at("attacked").permutation(len(materials.test))[0][: self.examples]
+        drawn = Stream.of(first, torch.arange(1)).at("attacked").permutation(len(materials.test))[0][: self.attacked(materials)]
         test = materials.test.take(drawn.sort().values)
         found: dict[str, dict[str, list[float]]] = {name: {what: [] for what in (CLEAN, *threats)} for name in ways}
         notes = []
@@ -127,6 +128,10 @@ class Trains(Settings, ABC):
                 for what, value in shares.items():
                     found[name][what].append(value)
         return {name: {what: tuple(values) for what, values in by.items()} for name, by in found.items()}, tuple(notes)
+
+    def attacked(self, materials: Materials) -> int:
+        """How many test examples there are to attack."""
+        return min(self.examples, len(materials.test))
 
     def _trained(self, materials: Materials, way: Way, seed: int) -> nn.Module:
         job = make_job(
@@ -168,8 +173,9 @@ class Trains(Settings, ABC):
                 f"{words} Shares of {self.examples} test examples at most, attacked by `quick`: the mean over {self.seeds} "
                 "networks, and its standard deviation. A robust accuracy is an upper bound: another attack may break more. "
                 "A claim is decided by the 95% t interval of the mean difference over the seeds, on the same test examples: "
-                "held where it lies above what is claimed, did not hold where it lies below, else undecided. Claims are tested "
-                "one by one."
+                "held where it lies above what is claimed, did not hold where it lies below, else undecided. Shares come in "
+                "steps of one example, and the standard deviation of the differences is taken as one such step at least. Claims "
+                "are tested one by one."
             ),
             table=Table((self.corner, *columns), tuple((row, *line) for row, line in zip(cells, texts, strict=True))),
             figures=(Grid("Accuracy", tuple(cells), columns, means, texts),),
@@ -181,12 +187,13 @@ class Trains(Settings, ABC):
         )
 
 
-def decided(claim: str, differences: Sequence[float], least: float = 0.0) -> Claim:
-    """A claim that a difference of shares, one a seed, is above `least` on the mean: by its 95% t interval."""
+def decided(claim: str, differences: Sequence[float], examples: int, least: float = 0.0) -> Claim:
+    """A claim that a difference of shares of so many examples, one a seed, is above `least` on the mean: by its 95% t interval,
+    the spread of the seeds no less than one example."""
     n, said = len(differences), f"{100 * fmean(differences):+.1f} points"
     if n < 2:
         return Claim(claim, f"{said}, one seed: no interval", None)
-    low, high = interval(differences)
+    low, high = interval(differences, 1 / examples)
     than = f", against {100 * least:+g}" if least else ""
     return Claim(claim, f"{said} [{100 * low:+.1f}, {100 * high:+.1f}] over {n} seeds{than}", verdict(low, high, least))
 
