@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,18 @@ from torch.nn import functional
 
 from mohs.attacks import PGD
 from mohs.data import load_digits
-from mohs.defend import JPEG, BitDepth, Defence, GaussianNoise, ResizePad, Transformed, bpda, straight_through
+from mohs.defend import (
+    JPEG,
+    BitDepth,
+    Defence,
+    GaussianNoise,
+    Median,
+    ResizePad,
+    TotalVariation,
+    Transformed,
+    bpda,
+    straight_through,
+)
 from mohs.errors import ModelError, UnknownName
 from mohs.ledger import Outcome
 from mohs.models import Model, TorchModel, as_model, prepare
@@ -116,6 +128,10 @@ def test_resizing_is_that_of_torch_somewhere_in_zeros(x: Tensor) -> None:
         (lambda m: BitDepth(m, bits=0), "from 1 to 16"),
         (lambda m: JPEG(m, quality=0), "from 1 to 95"),
         (lambda m: GaussianNoise(m, sigma=-1.0), "0 or more"),
+        (lambda m: GaussianNoise(m, sigma=math.inf), "finite"),
+        (lambda m: Median(m, window=9).logits(torch.zeros(2, 3, 8, 12)), "wider than images of 8 x 12: at most 8"),
+        (lambda m: Median(m).logits(torch.zeros(2, 64)), "takes images"),
+        (lambda m: TotalVariation(m, weight=math.inf), "finite"),
         (lambda m: ResizePad(m, smallest=8, size=8), "smallest < size"),
         (lambda m: JPEG(m).logits(torch.zeros(2, 2, 8, 8)), "1 or 3"),
         (lambda m: ResizePad(m, smallest=4, size=8).logits(torch.zeros(2, 64)), "side, side"),

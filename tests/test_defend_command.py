@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mohs import auditing
+from mohs.cli.defend import _print
 from mohs.data import load_digits
 from mohs.defend import BitDepth, Thermometer, defended
 from mohs.defend.table import TABLE
@@ -43,7 +44,7 @@ def test_defend_measures_and_audits_and_goes_on(mohs_: Mohs, tmp_path: Path) -> 
     words = ["defend", "demo", "--with", "bits:3", *QUICK, "--audit", "--threat", "linf:0.1", "--profile", "quick"]
     told = mohs_(*words, "--out", "d", "--json").json
     assert told["defences"] == ["bits:3"]
-    assert set(told["robust_accuracy"]["linf:0.1"]) == {"before", "naive", "adaptive"}
+    assert set(told["robust_accuracy"]["linf:0.1"]) == {"before", "naive", "adaptive", "worse"}
     assert told["latency_factor"] > 0
     for name in ("before", "naive", "adaptive"):
         run = Run.open(tmp_path / "d" / name)
@@ -95,10 +96,21 @@ def test_a_model_of_the_code_alone_has_no_before() -> None:
     net = network(channels=4)
     found = defend(net, (x, y), defences=["thermometer:4"], threats=["linf:0.1"], profile="quick")
     assert found.before is None
-    assert set(found.robust_accuracy["linf:0.1"]) == {"adaptive"}
+    assert set(found.robust_accuracy["linf:0.1"]) == {"adaptive", "worse"}
     behind = Thermometer(TorchModel(net, classes=10), levels=4)
     assert torch.equal(defended(as_model(net, torch.zeros(2, 4, 8, 8)), ["thermometer:4"]).logits(x), behind.logits(x))
     assert json.dumps(found.robust_accuracy)
+
+
+def test_the_worse_of_two_adversaries_is_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = (part[:16] for part in load_digits("test"))
+    found = defend(network(), (x, y), defences=["bits:2"], threats=["linf:0.1"], profile="quick")
+    (naive,), (adaptive,) = (found.results[name].verdict.threats for name in ("naive", "adaptive"))
+    naive.status[:], adaptive.status[:] = ["robust", "broken"] * 8, ["broken", *["robust"] * 15]
+    assert found.robust_accuracy["linf:0.1"]["worse"] == 7 / 16
+    _print(found, {})
+    assert "worse of both" in (said := capsys.readouterr().out)
+    assert "43.8%" in said
 
 
 def test_defend_refuses_what_is_not_its_request(tmp_path: Path) -> None:

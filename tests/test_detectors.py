@@ -26,7 +26,9 @@ from mohs.detectors import (
     ROC,
     Detector,
     Guarded,
+    MagNet,
     Mahalanobis,
+    Method,
     Squeezing,
     guard,
     nre_loss,
@@ -383,7 +385,8 @@ def test_detect_tells_both_attacks_apart(net: nn.Module, clean: Examples, digits
         ({"false_alarms": 0.001}, DataError, "at least 4000"),
         ({"profile": "fast"}, UnknownName, "profile"),
         ({"threats": ["linf:0.0001"]}, DataError, "larger threat"),
-        ({"fit": "same"}, DataError, "are those"),
+        ({"fit": "same"}, DataError, "48 of the 48 examples to fit on are those"),
+        ({"fit": "one too many"}, DataError, r"1 of the 601 examples to fit on .*, at positions \[7\]: leave them out"),
         ({"fit": "one"}, DataError, "one class alone, 3"),
         ({"fit": "flat"}, DataError, "shape"),
     ],
@@ -398,7 +401,8 @@ def test_what_cannot_be_is_said_and_nothing_written(
     tmp_path: Path,
 ) -> None:
     given = {"method": "mahalanobis", "fit": clean, "threats": [THREAT], **change}
-    made = {"same": digits, "one": clean.take(clean.y == 3), "flat": replace(clean, x=clean.x.flatten(1))}
+    more = replace(clean, **{part: torch.cat([getattr(clean, part), getattr(digits, part)[7:8]]) for part in ("x", "y", "ids")})
+    made = {"same": digits, "one too many": more, "one": clean.take(clean.y == 3), "flat": replace(clean, x=clean.x.flatten(1))}
     if isinstance(given["fit"], str):
         given["fit"] = made[given["fit"]]
     with pytest.raises(error, match=told):
@@ -412,11 +416,13 @@ def test_what_cannot_be_is_said_and_nothing_written(
         (LID(k=1), "k is 1"),
         (LID(references=500), "500 references"),
         (Squeezing(bits=17), "0 to 16"),
+        (MagNet(p=0), "p of 1 or 2"),
+        (Mahalanobis(magnitude=-1.0), "0 or more, and finite, and is -1"),
         (NRE(T=0), "T of 1"),
         (NRE(T=300), "300 far"),
     ],
 )
-def test_settings_that_cannot_be_are_said(method: LID | Squeezing | NRE, told: str, model: Model, clean: Examples) -> None:
+def test_settings_that_cannot_be_are_said(method: Method, told: str, model: Model, clean: Examples) -> None:
     twins = last_points(ONE_STEP, prepare(model, clean.x[:8]), clean, parse_threat(THREAT).facing(model), 0)
     with pytest.raises(RequestError, match=told):
         method.fit(model, clean.x[:400], clean.y[:400], twins[:400])

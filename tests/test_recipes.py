@@ -55,7 +55,7 @@ def test_mart_by_hand() -> None:
 def test_alp_pairs_logits() -> None:
     module = plain()
     step = batch(module)
-    point = ALP(steps=0).attacked(step)
+    point = ALP(steps=1, step_size=1e-30).attacked(step)
     z, z2 = module(step.x0), module(point)
     ce = functional.cross_entropy
     expected = (ce(z, step.y) + ce(z2, step.y)) / 2 + 0.5 * ((z - z2) ** 2).sum(1).mean()
@@ -111,6 +111,8 @@ def test_unions_are_the_mean_and_the_worst_of_their_parts() -> None:
     losses = torch.stack([misled(part, PGDTraining().attacked(part)) for part in parts])
     torch.testing.assert_close(Average(others=others).loss(step), losses.mean(1).mean())
     torch.testing.assert_close(Worst(others=others).loss(step), losses.amax(0).mean())
+    for recipe in (Average(others=others), Worst(others=others)):
+        assert torch.equal(AWP(warmup=0.5).around(recipe).loss(step), recipe.loss(step))  # before its weights are attacked
 
 
 @pytest.mark.parametrize("name", ["avg", "max", "msd"])
@@ -160,6 +162,7 @@ def test_a_distilled_student_is_trained_at_its_temperature(tmp_path: Path) -> No
     expected = -(taught * (z / 50).log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(Distillation(temperature=50.0).loss(step), expected)
     torch.testing.assert_close(Tempered(temperature=50.0).loss(step), functional.cross_entropy(z / 50, step.y))
+    assert not Tempered().by_robustness  # its best epoch, as its student's, is by clean accuracy
 
 
 def test_the_teacher_is_trained_first_and_once(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_rslad_pulls_both_answers_to_the_teacher() -> None:
     torch.testing.assert_close(recipe.outer(step, point), kl(t, z) / 6 + 5 * kl(t, z2) / 6)
     assert kl(t, z2) > kl(t, z)
     own = replace(step, aids={"teacher": module})
-    assert RSLAD(steps=0, noise=0.0).loss(own).detach().abs() < 1e-6
+    assert RSLAD(steps=1, step_size=1e-30, noise=0.0).loss(own).detach().abs() < 1e-6
 
 
 def test_every_relu_becomes_smooth_and_the_rest_stays() -> None:
@@ -216,7 +219,7 @@ def test_annealing_sharpens_and_its_beta_goes_with_the_best_weights(tmp_path: Pa
     module = smooth.architecture(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)))
     assert float(module[2].beta) == 2
     for progress, beta in ((0.0, 2.0), (0.5, 8.0), (1.0, 32.0)):
-        smooth.around(PGDTraining(steps=0)).loss(replace(batch(module), progress=progress))
+        smooth.around(PGDTraining(steps=1, step_size=1e-30)).loss(replace(batch(module), progress=progress))
         assert float(module[2].beta) == pytest.approx(beta)
     trained = task(smooth.around(PGDTraining(steps=1)), module)
     found = fit(trained, tmp_path)

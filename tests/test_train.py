@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,25 +19,32 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mohs.errors import Missing, RequestError, RunError, UnknownName
-from mohs.hardening import SPEC, harden
+from mohs.cli.recipes import listed
+from mohs.errors import Missing, ModelError, RequestError, RunError, UnknownName
+from mohs.hardening import SPEC, export, harden
 from mohs.models import load_model
 from mohs.models.cpu import threads
+from mohs.models.trainable import network_of
 from mohs.rng import Stream
+from mohs.store import faults
 from mohs.threat import Linf, parse_threat
 from mohs.train import RECIPES, Recipe, find, parse
 from mohs.train.augment import augmentation
 from mohs.train.average import Average
+from mohs.train.awp import AWP
 from mohs.train.batch import Batch, crafting
 from mohs.train.fast import Fast
 from mohs.train.free import Free
-from mohs.train.loop import Epoch, Standing, Task, fit
+from mohs.train.layers import LayerRegularised
+from mohs.train.loop import Epoch, Standing, Task, broke_down, fit, launched
+from mohs.train.manifold import Manifolds, OnManifold
 from mohs.train.multi import Worst
 from mohs.train.pgd import PGDTraining
 from mohs.train.schedules import SCHEDULES
 from mohs.train.trades import TRADES, divergence
 from mohs.train.training import Training
 from mohs.train.universal import Universal
+from mohs.training_jobs import make_job
 
 THREAT = Linf(0.1)
 
@@ -161,7 +169,7 @@ def test_what_pgd_trains_on_lies_in_the_set(text: str) -> None:
 def test_trades_without_an_attack_is_cross_entropy() -> None:
     module = plain()
     step = batch(module)
-    assert torch.equal(TRADES(steps=0, noise=0.0).loss(step), functional.cross_entropy(module(step.x0), step.y))
+    assert torch.equal(TRADES(steps=1, step_size=1e-30, noise=0.0).loss(step), functional.cross_entropy(module(step.x0), step.y))
 
 
 def test_trades_climbs_the_divergence_and_both_sides_get_gradients() -> None:
@@ -219,6 +227,14 @@ def test_free_keeps_one_perturbation_in_the_ball() -> None:
         losses.append(loss.item())
     assert losses == sorted(losses)
     assert losses[-1] > losses[0] + 0.01
+
+
+@pytest.mark.parametrize("recipe", [Free(replays=2), Universal()])
+def test_gradients_that_overflow_leave_no_trace_in_what_is_kept(recipe: Recipe) -> None:
+    step = batch(plain()).against(parse_threat("l2:0.4"))
+    for loss in recipe.losses(step):
+        (loss * torch.inf).backward()
+    assert step.memory["change"].isfinite().all()
 
 
 def test_fast_stays_in_the_ball_although_its_step_does_not() -> None:
@@ -296,21 +312,40 @@ def test_a_training_that_collapses_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-JOINTLY = (PGDTraining(steps=2), Universal(), Worst(steps=2, others="l2:0.3"))
+JOINTLY: dict[str, tuple[Recipe, dict[str, Any]]] = {
+    "pgd": (PGDTraining(steps=2), {}),
+    "universal": (Universal(), {}),
+    "max": (Worst(steps=2, others="l2:0.3"), {}),
+    "awp": (AWP(gamma=0.05, warmup=0.0).around(PGDTraining(steps=1)), {}),
+    "layers": (LayerRegularised(steps=1), {}),
+    "on-manifold": (OnManifold(steps=2, rate=0.1), {"batch": 30}),
+    "mixed": (PGDTraining(steps=1), {"augment": ("crop:1", "mixup:1", "cutmix:1")}),
+    "tail": (PGDTraining(steps=1), {"batch": 79}),  # of one row
+}
+
+
+def jointly(name: str, strategy: str) -> Task:
+    recipe, settings = JOINTLY[name]
+    made = task(recipe, plain(), **{"batch": 25, "strategy": strategy, **settings})
+    aids = {"manifolds": Manifolds(made.x, made.y, (0.0, 1.0)).requires_grad_(False)} if name == "on-manifold" else {}
+    return replace(made, aids=aids)
+
+
 JOINT = """
-import sys, torch
+import os, sys, torch
 from pathlib import Path
-from typing import Any
 from tests.test_train import task, plain, network, stop_after
-from tests.test_train import JOINTLY, Stopped
+from tests.test_train import JOINTLY, Stopped, jointly
+from mohs.errors import RequestError
 from mohs.train.free import Free
 from mohs.train.loop import fit
 torch.set_num_threads(1)
 out, strategy = Path(sys.argv[1]), sys.argv[2]
-for recipe in JOINTLY:
-    folder = out / type(recipe).__name__
+for name, (recipe, _) in JOINTLY.items():
+    folder = out / name
     folder.mkdir(exist_ok=True, parents=True)
-    fit(task(recipe, plain(), batch=25, strategy=strategy), folder)
+    if recipe.shards or strategy == "ddp":
+        fit(jointly(name, strategy), folder)
 for name in ("whole", "parts"):
     folder = out / name
     folder.mkdir(exist_ok=True)
@@ -321,6 +356,13 @@ for name in ("whole", "parts"):
         except Stopped:
             torch.rand(7)
     fit(task(Free(replays=2), network(), **settings), folder)
+broken = task(JOINTLY["pgd"][0], plain(), batch=80, strategy=strategy)
+broken.x[11] = torch.nan  # which one of the processes sees
+try:
+    (out / "broken").mkdir(exist_ok=True)
+    fit(broken, out / "broken")
+except RequestError as error:
+    (out / os.environ["RANK"]).write_text(str(error))
 """
 
 
@@ -336,20 +378,25 @@ def torchrun(*words: object) -> None:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_train_what_one_does(strategy: str, tmp_path: Path) -> None:
     """Batches of 25 over 80 rows: 13 and 12 a process, 3 and 2 in the last. Gradients are averaged, so the weights agree but for
-    rounding; and what was stopped goes on to the bit, with each process's own perturbation and dropout."""
+    rounding; what was stopped goes on to the bit, with each process's own perturbation and dropout; and a loss that is no number
+    in one process stops both."""
     script = tmp_path / "joint.py"
     script.write_text(JOINT)
     torchrun(script, tmp_path / "two", strategy)
-    for recipe in JOINTLY:
-        name = type(recipe).__name__
-        one = task(recipe, plain(), batch=25)
+    for name, (recipe, _) in JOINTLY.items():
+        if strategy == "fsdp" and not recipe.shards:
+            continue
+        one = jointly(name, "ddp")
         (tmp_path / "one" / name).mkdir(parents=True)
         alone = fit(one, tmp_path / "one" / name)
         two = checkpoint(tmp_path / "two" / name)
-        for name, value in weights(one.network).items():
-            torch.testing.assert_close(two["network"][name], value, rtol=1e-4, atol=1e-5)
-        for name, value in alone.own[0]["memory"].items():  # Universal's one change
-            torch.testing.assert_close(two["standing"]["own"][0]["memory"][name], value, rtol=1e-4, atol=1e-6)
+        for part, value in weights(one.network).items():
+            torch.testing.assert_close(two["network"][part], value, rtol=1e-4, atol=1e-5, msg=f"{name}: {part}")
+        for part, value in alone.own[0]["memory"].items():  # Universal's one change
+            torch.testing.assert_close(two["standing"]["own"][0]["memory"][part], value, rtol=1e-4, atol=1e-6)
+        losses = [[row["loss"] for row in history] for history in (two["standing"]["history"], alone.history)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert all("no number any more" in (tmp_path / "two" / rank).read_text() for rank in "01")
     whole, parts = (checkpoint(tmp_path / "two" / name) for name in ("whole", "parts"))
     assert same(whole["network"], parts["network"])
     first, second = whole["standing"]["own"]
@@ -388,6 +435,102 @@ def test_the_command_runs_in_two_processes(tmp_path: Path) -> None:
     torchrun("-m", "mohs", *words, "--epochs", 2, "--batch", 24, "--rate", 0.05, "--out", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"report.html", "audit-before", "audit-after", "model.pt2"}
     assert len(checkpoint(tmp_path / "out")["standing"]["own"]) == 2
+
+
+@pytest.mark.parametrize("name", ["fast", "pgd+awp", "gradient"])
+def test_mixed_precision_trains_about_the_same(name: str, tmp_path: Path) -> None:
+    """With gradients in the input, in the weights, and of gradients."""
+    recipe, modifiers = parse(name, {"gradalign": 0.2} if name == "fast" else {})
+    for modifier in modifiers:
+        recipe = modifier.around(recipe)
+    found = {}
+    for precision in ("32", "bf16"):
+        (tmp_path / precision).mkdir()
+        done = task(recipe, network(), precision=precision, epochs=2)
+        found[precision] = fit(done, tmp_path / precision), weights(done.network)
+    (full, exact), (mixed, rough) = found.values()
+    assert [row["loss"] for row in mixed.history] == pytest.approx([row["loss"] for row in full.history], rel=0.1)
+    assert not same(exact, rough)
+    assert all(value.dtype == rough[name].dtype for name, value in exact.items())
+
+
+def test_devices_and_batches_that_are_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong, message in [
+        ({"device": "banana"}, "unknown device"),
+        ({"device": "cuda:99"}, "there is no device cuda:99"),
+        ({"device": "meta"}, "on cpu or cuda"),
+        ({"precision": "16"}, "say --precision bf16"),
+    ]:
+        with pytest.raises(RequestError, match=message):
+            launched(Training(**wrong))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RequestError, match="give --batch 4 or more"):
+        launched(Training(batch=3))
+
+
+def test_a_last_batch_of_one_row_joins_the_one_before(tmp_path: Path) -> None:
+    """Batch norm over rows alone refuses a single one."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    fit(task(find("standard")(), module, batch=79, epochs=1), tmp_path)
+    assert int(module[2].num_batches_tracked) == 1
+
+
+class Fails(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise OSError("of its own")
+        out: Tensor = self.linear(x.flatten(1))
+        return out
+
+
+def test_a_network_that_fails_in_training_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"fails in training, on inputs \[20, 1, 4, 4\]: OSError: of its own"):
+        fit(task(PGDTraining(steps=1), Fails()), tmp_path)
+
+
+def test_mixed_labels_have_as_many_classes_as_the_network_has_scores(tmp_path: Path) -> None:
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    job = make_job(wide, data(), recipe="standard", augment=("mixup:1", "cutmix:1"), batch=20, epochs=1)
+    assert len(fit(job.task, tmp_path).history) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "broke"),
+    [
+        (0.31, 0.5, False),
+        (0.29, 0.5, True),
+        (0.06, 0.25, True),  # less than a quarter is left
+        (0.07, 0.25, False),
+        (0.0, 0.12, True),
+        (0.0, 0.04, False),  # as by chance
+    ],
+)
+def test_when_robust_accuracy_breaks_down(value: float, best: float, broke: bool) -> None:
+    assert broke_down(value, best) == broke
+
+
+def test_a_factory_in_a_package_may_give_a_network_in_training_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ownpackage").mkdir()
+    (tmp_path / "ownpackage" / "__init__.py").touch()
+    code = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.BatchNorm1d(2))\n"
+    (tmp_path / "ownpackage" / "models.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    found = network_of("ownpackage.models:net", data()[0], 2, seed=0)
+    assert isinstance(found[2], nn.BatchNorm1d)
+
+
+def test_an_exported_network_says_what_of_it_is_held_still(tmp_path: Path) -> None:
+    for module, notes in ((network(), ["the exported network has batch norm and dropout"]), (plain(), [])):
+        export(module.eval(), data()[0], tmp_path / "model.pt2")
+        job = make_job(str(tmp_path / "model.pt2"), data(), recipe="standard", batch=20)
+        assert [note.partition(",")[0] for note in job.notes] == notes
+    torch.jit.script(plain().eval()).save(tmp_path / "model.ts")
+    with pytest.raises(ModelError, match="is TorchScript"):
+        make_job(str(tmp_path / "model.ts"), data(), recipe="standard", batch=20)
 
 
 def test_schedules() -> None:
@@ -496,6 +639,23 @@ def test_recipes_are_parsed_with_their_options() -> None:
         parse("pgd", {"beta": "3"})
     with pytest.raises(RequestError, match="should name one recipe"):
         parse("trades+pgd")
+    options = {"activation": "softplus:5", "anneal": 50.0}
+    assert parse("pgd+smooth+awp", options) == parse("pgd+awp+smooth", options)
+    for modifier in (changed := parse("pgd+smooth+awp", options))[1]:
+        recipe = modifier.around(changed[0] if recipe == TRADES(beta=3.0) else recipe)
+    assert isinstance(recipe.of.of, PGDTraining)
+    with pytest.raises(RequestError, match="names awp 2 times"):
+        parse("pgd+awp+awp")
+    with pytest.raises(UnknownName) as told:
+        parse("distillation", {"set": 1})
+    assert "sets" not in str(told.value)
+
+
+def test_recipes_are_listed_as_plain_data() -> None:
+    rows = json.loads(json.dumps(listed()))
+    assert {row["name"] for row in rows} >= {"pgd", "+awp"}
+    for row in rows:
+        assert find(row["name"].lstrip("+")).from_spec(row["options"]).spec() == row["options"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -562,8 +722,114 @@ def test_what_cannot_be_had_of_a_training_is_told(tmp_path: Path) -> None:
     assert "the first weights were not audited" in page
 
 
+def test_a_union_is_audited_and_judged_threat_by_threat_and_at_once(tmp_path: Path) -> None:
+    settings = {"recipe": "max", "threat": "rotation:30deg", "others": "linf:0.12", "test": data(64, seed=1), "epochs": 2}
+    found = harden(plain(), data(128), batch=32, out=tmp_path / "out", **settings)
+    for result, name in ((found.before, "before"), (found.after, "after")):
+        assert result is not None
+        one, other = result.verdict.threats
+        assert (one.ids == other.ids).all()
+        told = found.facts[name]
+        assert told["by_threat"] == {"rotation:30deg": one.score.low, "linf:0.12": other.score.low}
+        assert told["robust_accuracy"] == ((one.status == "robust") & (other.status == "robust")).mean()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Robust accuracy at rotation:30deg and linf:0.12 at once went from" in page
+    assert '<th scope="col">all at once</th>' in page
+
+
+class FourWays(nn.Module):
+    """Classes 0 and 1 differ by one entry, 2 and 3 by sixteen: linf moves the one by its budget and the other by four times as
+    much, l2 moves both alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pair, one, many = 10 * (2 * x[:, :1] - 1), x[:, 1:2] - 0.5, (x[:, 2:] - 0.5).sum(1, keepdim=True) / 4
+        return self.scale * torch.cat([pair + one, pair - one, many - pair, -many - pair], 1)
+
+
+def test_an_epoch_is_judged_by_what_withstands_every_threat(tmp_path: Path) -> None:
+    x = torch.full((8, 18), 0.5)
+    x[:4, 0], x[4:, 0], x[:4, 1] = 1.0, 0.0, 0.7  # which l2 breaks, and linf does not
+    x[4:, 2:] += 0.35 / 4  # which linf breaks, and l2 does not
+    y = torch.tensor([0] * 4 + [2] * 4)
+    shares = {}
+    for others in ("linf:0.1", "l2:0.3"):
+        recipe, settings = Worst(steps=1, others=others), Training(epochs=1, batch=8, rate=1e-9)
+        (tmp_path / others).mkdir()
+        found = fit(Task(FourWays(), recipe, x, y, x, y, 4, settings, Linf(0.1)), tmp_path / others)
+        shares[others] = found.history[0]["robust"]
+        assert found.best_score == shares[others]
+    assert shares == {"linf:0.1": 0.5, "l2:0.3": 0.0}
+
+
+def test_other_examples_under_the_same_name_are_not_the_same_training(tmp_path: Path) -> None:
+    x, y = data(32, seed=1)
+    settings = {"recipe": "fast", "threat": "linf:0.05", "epochs": 1, "batch": 32, "out": tmp_path / "out"}
+    harden(plain(), data(64), test=(x, y), **settings)
+    with pytest.raises(RunError, match="begun with another test"):
+        harden(plain(), data(64), test=(x, 1 - y), **settings)
+
+
+def test_audits_on_what_was_trained_on_say_so(tmp_path: Path) -> None:
+    x, y = data(64)
+    own, others = data(8, seed=1)
+    settings = {"recipe": "fast", "threat": "linf:0.05", "epochs": 1, "batch": 16, "validate": 0.25}
+    made = make_job(plain(), (x, y), test=(torch.cat([x, own]), torch.cat([y, others])), **settings)
+    assert made.spec["test"]["seen"] == 48
+    assert "48 of the 72 examples of the audits" in made.notes[0]
+    found = harden(plain(), (x, y), test=(torch.cat([x, own]), torch.cat([y, others])), out=tmp_path / "out", **settings)
+    assert found.notes == list(made.notes)
+    assert "48 of which the weights were fitted to" in (tmp_path / "out" / "report.html").read_text()
+    assert make_job(plain(), (x, y), **settings).notes == ()
+
+
+def test_a_request_that_came_to_nothing_makes_room(tmp_path: Path) -> None:
+    settings = {"recipe": "fast", "test": data(32, seed=1), "epochs": 1, "batch": 16, "out": tmp_path / "out"}
+    with pytest.raises(RequestError, match="no number any more"):
+        harden(plain(), data(64), threat="linf:0.1", rate=1e38, **settings)
+    found = harden(plain(), data(64), threat="linf:0.05", **settings)
+    assert found.before is not None
+    assert list(found.before.robust_accuracy) == ["linf:0.05"]
+    with pytest.raises(RunError, match="another request"):
+        harden(plain(), data(64), threat="linf:0.1", **settings)
+
+
+@pytest.mark.parametrize(("point", "name"), [("rename", "train.json"), ("write", "run.json"), ("rename", "run.json")])
+def test_what_was_killed_as_it_began_begins_again(point: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(where: str, path: Path) -> None:
+        if (where, path.name) == (point, name):
+            raise KeyboardInterrupt
+
+    settings = {"recipe": "fast", "threat": "linf:0.05", "epochs": 1, "batch": 32, "out": tmp_path / "out"}
+    monkeypatch.setattr(faults, "_hooks", [die])
+    with pytest.raises(KeyboardInterrupt):
+        harden(plain(), data(64), **settings)
+    monkeypatch.setattr(faults, "_hooks", [])
+    assert list((tmp_path / "out").iterdir()) != []
+    assert harden(plain(), data(64), **settings).after is not None
+
+
+def test_a_network_is_exported_by_one_example_too(tmp_path: Path) -> None:
+    found = harden(plain(), data(64), recipe="standard", epochs=1, batch=32, validate=0.01, out=tmp_path / "out")
+    assert found.notes == []
+    x, _ = data(5)
+    torch.testing.assert_close(load_model(str(tmp_path / "out" / "model.pt2"), x=x).logits(x), found.network(x))
+
+
 X, Y = data(40)
 WRONG = [
+    ({"data": (255 * X, Y), "test": (X, Y)}, "outside the bounds"),
+    ({"test": (X, Y + 6)}, "labels run from 6 to 7"),
+    ({"test": (3 * X, Y)}, "outside the bounds"),
+    ({"profile": "banana"}, "unknown profile"),
+    ({"threat": "linf:0.1+knowledge:label"}, "grants label"),
+    ({"recipe": "layers", "layers": "1.1,nosuch"}, r"unknown activation layer 'nosuch'; known: 1\.1$"),
+    ({"recipe": "max", "others": "perceptual:0.4"}, "is made with a network"),
+    ({"augment": ("crop:0.5",)}, "whole pixels"),
+    ({"augment": ("cutout:inf",)}, "whole pixels"),
     ({"threat": None}, "give --threat"),
     ({"threat": "linf:0"}, "needs a budget above 0"),
     ({"threat": "rotation:10deg", "recipe": "trades"}, "hardens against linf, l2, l1, l0"),
@@ -571,6 +837,8 @@ WRONG = [
     ({"data": (X, torch.where(Y == 1, 7, 0))}, "labels go to 7"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Softmax(1))}, "no parameter"),
     ({"batch": 64}, "a batch of 64 is more"),
+    ({"validate": 0.7}, "28 of 40 are held out"),
+    ({"model": nn.Linear(5, 2)}, "does not take the data"),
     ({"epochs": 0}, "epochs"),
     ({"augment": ("flipp",)}, "did you mean 'flip'"),
     ({"average": "ema:2"}, "between 0 and 1"),

@@ -20,6 +20,7 @@ from mohs.jobs import describe, make_job
 from mohs.models import Model
 from mohs.request import make_request
 from mohs.store import Run
+from mohs.store.verdict import union
 from mohs.subjects import AnyModel, alone
 
 TRANSFER = "+knowledge:transfer"
@@ -42,11 +43,15 @@ class Defended:
 
     @property
     def robust_accuracy(self) -> dict[str, dict[str, float]]:
-        """By threat, then by the names of the results; undecided examples count as broken."""
+        """By threat, then by the names of the results, and `worse`: what neither a naive nor an adaptive adversary broke, example
+        by example. Undecided examples count as broken."""
         found: dict[str, dict[str, float]] = {}
         for name in ("before", "naive", "adaptive"):
             for text, share in self.results[name].robust_accuracy.items() if name in self.results else ():
                 found.setdefault(text.removesuffix(TRANSFER) if name == "naive" else text, {})[name] = share
+        against = (self.results[name].verdict.threats for name in ("naive", "adaptive") if name in self.results)
+        for same in zip(*against, strict=True):
+            found[same[-1].text]["worse"] = union(same).low
         return found
 
 
@@ -68,9 +73,11 @@ def defend(
     """
     if not defences:
         raise RequestError("a defence is to be named, such as jpeg:75; `mohs defences` lists them")
-    examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
     options = {**options, "defences": list(defences)}
     request = make_request(model, data, list(threats), options)
+    examples = (
+        data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=request.seed, bounds=request.bounds)
+    )
     seen = shown(examples.x[:TIMED].float(), defences, request.bounds)
     fits = seen.shape == examples.x[:TIMED].shape
     bare = alone(model, examples.x, request)

@@ -21,6 +21,7 @@ from mohs.aim import Aim
 from mohs.attacks.gradient.pgd import PGD
 from mohs.auditing import Result, Watcher, audit, carry_out
 from mohs.data import Examples, load_data
+from mohs.data.shared import shared
 from mohs.detectors import ROC, Guarded, Method, find, guard
 from mohs.engine.profiles import find_profile
 from mohs.errors import DataError, RequestError
@@ -111,8 +112,8 @@ def detect(
     seed = int(options.get("seed", 0))
     request = make_request(model, data, list(threats), {"profile": profile, **options})
     find_profile(profile)
-    examples = data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=seed)
-    clean = fit if isinstance(fit, Examples) else load_data(fit)
+    examples = data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=seed, bounds=request.bounds)
+    clean = fit if isinstance(fit, Examples) else load_data(fit, bounds=request.bounds)
     _check(examples, clean, false_alarms)
     subject = load(model, examples.x, request)
     for part in (examples, clean):
@@ -253,8 +254,11 @@ def _check(examples: Examples, clean: Examples, false_alarms: float) -> None:
         raise DataError(
             f"the data to fit on have the shape {list(clean.x.shape[1:])}, and those to try it on {list(examples.x.shape[1:])}"
         )
-    if torch.equal(examples.x, clean.x):
-        raise DataError("the data to fit on are those the detector is to be tried on: give others, such as the training data")
+    if (again := shared(clean.x, examples.x)).any():
+        raise DataError(
+            f"{int(again.sum())} of the {len(clean)} examples to fit on are those the detector is to be tried on, at positions "
+            f"{clean.ids[again][:5].tolist()}: leave them out, or give others, such as the training data"
+        )
     for part in (examples, clean):
         if len(part.y.unique()) < 2:
             raise DataError(f"{part.name} holds examples of one class alone, {int(part.y[0])}; expected two or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,19 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mohs.auditing import Result, Watcher, audit, resume
+from mohs.auditing import Result, Watcher, resume
+from mohs.auditing import carry_out as carry_out_audit
 from mohs.data import Examples
 from mohs.errors import ModelError, RunError
+from mohs.jobs import Job as Audit
+from mohs.jobs import describe
+from mohs.jobs import make_job as make_audit
 from mohs.report.training import write_page
 from mohs.store import Run
 from mohs.store.faults import write_durably
-from mohs.store.run import locked
+from mohs.store.run import SPEC as RUN
+from mohs.store.run import locked, unused
+from mohs.store.verdict import union
 from mohs.threat import Threat
+from mohs.train import checkpoint
 from mohs.train.loop import Epoch, Standing, fit, launched
 from mohs.train.tracking import tracker
 from mohs.training_jobs import Job, make_job, trainer
 
 SPEC, WEIGHTS, MODEL = "train.json", "{}.safetensors", "model.pt2"
+BEFORE, AFTER = "audit-before", "audit-after"
 
 
 class Hardened:
@@ -60,6 +69,7 @@ class Hardened:
             "keep": asked["training"]["keep"],
             "test": asked["test"] or "the held-out part",
             "chosen": asked["test"] is None,
+            "seen": spec["test"]["seen"],
             "n": None if self.after is None else self.after.verdict.clean.n,
             **audits,
             "best_epoch": self.standing.best_epoch + 1,
@@ -116,20 +126,22 @@ def carry_out(
         processes.barrier()
         network, _, standing = _trained(job, folder)
         return Hardened(folder, network, standing, None, None)
-    _begin(folder, job, allow_drift)
+    notes = list(job.notes)
+    first = None
+    try:
+        first = _audit_of(job, job.task.network)
+    except ModelError as error:  # such as weights of zero, which training mends
+        notes.append(f"the first weights were not audited: {error}")
+    _claim(folder)
     with locked(folder), ExitStack() as open_:
+        _begin(folder, job, allow_drift)
         told = [open_.enter_context(each(folder, job.spec)) for each in trackers]
 
         def tell(epoch: Epoch) -> None:
             for call in (*told, *([watch] if watch else ())):
                 call(epoch)
 
-        notes: list[str] = []
-        before = None
-        try:
-            before = _audit(job, job.task.network, folder / "audit-before", watch_audit)
-        except ModelError as error:  # such as weights of zero, which training mends
-            notes.append(f"the first weights were not audited: {error}")
+        before = _audited(first, folder / BEFORE, watch_audit)
         processes.barrier()
         network, last, standing = _trained(job, folder, tell)
         for name, weights in (("last", last), ("best", standing.best)):
@@ -139,7 +151,7 @@ def carry_out(
                 f"{MODEL} was not written, since torch.export cannot follow the network's code: load {WEIGHTS.format('best')} or "
                 f"{WEIGHTS.format('last')} in a factory of yours"
             )
-        after = _audit(job, network, folder / "audit-after", watch_audit)
+        after = _audited(_audit_of(job, network), folder / AFTER, watch_audit)
     found = Hardened(folder, network, standing, before, after, notes)
     write_page(found.facts, folder / "report.html")
     for result in filter(None, (before, after)):
@@ -161,38 +173,44 @@ def _trained(
 def export(network: nn.Module, x: Tensor, path: Path) -> bool:
     """Write the network as torch.export does, for any number of rows; False where its code cannot be exported."""
     dynamic = ({0: torch.export.Dim("n")},)
+    x = x[torch.arange(4) % len(x)]  # of one row the number would be taken for a constant
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.export.save(torch.export.export(network, (x[:4],), dynamic_shapes=dynamic), path)
+            torch.export.save(torch.export.export(network, (x,), dynamic_shapes=dynamic), path)
     except Exception:  # tracing runs the user's code
         return False
     return True
 
 
-def _begin(folder: Path, job: Job, allow_drift: bool) -> None:
-    """A new folder, or one in which the same was begun."""
-    path = folder / SPEC
-    if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"{folder} exists and is not a training of mohs; name another folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
-        write_durably(path, json.dumps(job.spec, indent=1, ensure_ascii=False).encode())
-        return
+def _claim(folder: Path) -> None:
+    """Make the folder; RunError where it holds something else."""
+    if not (folder / SPEC).exists() and not unused(folder, SPEC):
+        raise RunError(f"{folder} exists and is not a training of mohs; name another folder")
     try:
-        begun = json.loads(path.read_text())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _begin(folder: Path, job: Job, allow_drift: bool) -> None:
+    """Go on with what was begun there, or begin: another request makes room as long as nothing was trained by it."""
+    path = folder / SPEC
+    try:
+        begun = json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}; name another folder") from error
-    for what in ("schema", "request", "recipe", "data", "weights"):
-        if begun.get(what) != job.spec[what]:
+    asked = ("schema", "request", "recipe", "data", "test", "weights")
+    other = next((what for what in asked if begun.get(what) != job.spec[what]), None)
+    if other is not None:
+        if any(folder.rglob(checkpoint.NAME)) or any(folder.glob(WEIGHTS.format("*"))):
             raise RunError(
-                f"{folder} holds a training begun with another {what} (then {_difference(begun.get(what), job.spec[what])}): "
+                f"{folder} holds a training begun with another {other} (then {_difference(begun.get(other), job.spec[other])}): "
                 "the same command goes on with it; name another folder for another training"
             )
-    if begun["threads"] != job.spec["threads"] and not allow_drift:
+        shutil.rmtree(folder / BEFORE, ignore_errors=True)
+        write_durably(path, json.dumps(job.spec, indent=1, ensure_ascii=False).encode())
+    elif begun["threads"] != job.spec["threads"] and not allow_drift:
         raise RunError(
             f"{folder} was begun with {begun['threads']} threads and this process has {job.spec['threads']}, which gives other "
             "bits: set OMP_NUM_THREADS, or say --allow-drift"
@@ -207,36 +225,46 @@ def _difference(then: Any, now: Any) -> str:
     return ", ".join(f"{name} {_difference(then.get(name), now.get(name))}" for name in names)
 
 
-def _audit(job: Job, network: nn.Module, folder: Path, watch: Watcher | None) -> Result | None:
-    threat = job.task.threat
-    if threat is None:
+def _audit_of(job: Job, network: nn.Module) -> Audit | None:
+    """The audit of these weights, checked and planned; None where the recipe was given no threat."""
+    if not job.threats:
         return None
-    network = copy.deepcopy(network).cpu().eval()
-    data = (job.test.x, job.test.y)
-    if (folder / "run.json").exists():
-        if Run.open(folder).complete:
-            return Result(Run.open(folder))
-        return resume(folder, model=network, data=data, threats=[threat], watch=watch)
-    return audit(
-        network,
-        data,
-        threats=[threat],
+    proofs: dict[str, Any] = {"certify": True, "method": "interval"} if job.task.recipe.certified else {}
+    return make_audit(
+        copy.deepcopy(network).cpu().eval(),
+        (job.test.x, job.test.y),
+        threats=job.threats,
         profile=job.request.profile,
-        certify=job.task.recipe.certified,
-        method="interval",
-        out=folder,
-        watch=watch,
         bounds=job.request.bounds,
+        **proofs,
     )
 
 
-def _scores(result: Result | None) -> dict[str, float] | None:
-    """Shares of the examples; what is proved too, where the audit had a certificate."""
+def _audited(audit: Audit | None, folder: Path, watch: Watcher | None) -> Result | None:
+    """Carried out in the folder, or gone on with there."""
+    if audit is None:
+        return None
+    if (folder / RUN).exists():
+        model, data = audit.prepared.judge.model, (audit.data.x, audit.data.y)
+        return resume(folder, model=model, data=data, threats=list(audit.threats.values()), watch=watch)
+    run = Run.create(folder, describe(audit))
+    carry_out_audit(run, audit, watch)
+    return Result(run)
+
+
+def _scores(result: Result | None) -> dict[str, Any] | None:
+    """Shares of the examples; robust: against every threat at once, example by example. What is proved too, where the audit had a
+    certificate of the one threat."""
     if result is None:
         return None
-    (robust,), (threat,) = result.robust_accuracy.values(), result.verdict.threats
-    proved = {} if threat.certified is None else {"proved_accuracy": threat.certified.low}
-    return {"clean_accuracy": result.clean_accuracy, "robust_accuracy": robust, **proved}
+    threats = result.verdict.threats
+    certified = threats[0].certified if len(threats) == 1 else None
+    return {
+        "clean_accuracy": result.clean_accuracy,
+        "robust_accuracy": union(threats).low,
+        "by_threat": result.robust_accuracy,
+        **({} if certified is None else {"proved_accuracy": certified.low}),
+    }
 
 
 def _safe(weights: dict[str, Tensor]) -> bytes:

@@ -14,14 +14,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from mohs.data import Examples, load_data
+from mohs.data.shared import shared
 from mohs.environment import environment
 from mohs.errors import DataError, ModelError, RequestError
 from mohs.models import TorchModel
-from mohs.models.trainable import network_of
+from mohs.models.contract import in_range
+from mohs.models.probe import first_answer
+from mohs.models.trainable import held_still, network_of
 from mohs.request import Request as AuditRequest
 from mohs.rng import Stream
 from mohs.subjects import check_aids, facing
-from mohs.threat import PerceptualThreat, Threat, parse_threat
+from mohs.threat import ManifoldThreat, PerceptualThreat, Threat, parse_threat
 from mohs.train import Recipe, parse
 from mohs.train.augment import MIXING, augmentation
 from mohs.train.loop import Task, fit
@@ -53,12 +56,15 @@ class Request(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """A request made concrete. test: the examples of the audits."""
+    """A request made concrete. test: the examples of the audits. threats: what they are under, all that the recipe hardens
+    against. notes: what is to be known of it before it begins."""
 
     request: Request
     task: Task
     test: Examples
+    threats: list[Threat]
     spec: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def make_job(
@@ -74,24 +80,36 @@ def make_job(
     training = request.training
     recipe, modifiers = parse(request.recipe, request.options)
     against = _threat(threat, recipe)
-    examples = data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=training.seed)
+    examples = _examples(data, request, request.limit)
     classes = _classes(examples)
     network = network_of(model, examples.x, classes, training.seed, request.trust_pickle)
     whole = recipe
     for modifier in modifiers:
         network, whole = modifier.architecture(network), modifier.around(whole)
-    _check(network, examples, recipe, training, classes)
+    outputs = _check(network, examples, recipe, training, classes)
     whole.suits(network, examples.x[: training.batch])
     if training.strategy == "fsdp":
         _check_parts(whole, training)
+    threats: list[Threat] = []
     if against is not None:
+        for finding in in_range(request.bounds, examples.x):
+            raise DataError(f"{examples.name}: {finding.message}")
         against = _facing(against, network.eval(), examples.x, classes, request)
-        against.check(examples.x[:64])
+        threats = whole.threats(against)
+        for part in threats:
+            if part is not against and isinstance(part, PerceptualThreat | ManifoldThreat):
+                raise RequestError(f"the threat {part} is made with a network, and is to be the one of --threat, not of --others")
+            part.check(examples.x[:64])
     elif request.perceptual_model or request.autoencoder:
         raise RequestError("a perceptual model and an autoencoder are for threats made of them: give --threat, or leave them out")
     order = Stream.of(training.seed, torch.arange(1)).at("split").permutation(len(examples))[0]
     held = max(1, round(training.validate_share * len(examples)))
     kept, out = order[held:].sort().values, order[:held].sort().values
+    if training.batch > len(kept):
+        raise RequestError(
+            f"a batch of {training.batch} is more than the {len(kept)} examples to train on: {held} of {len(examples)} are held "
+            "out. Give a smaller --batch or --validate, or more data"
+        )
     task = Task(
         network=network,
         recipe=whole,
@@ -99,25 +117,31 @@ def make_job(
         y=examples.y[kept],
         held_x=examples.x[out],
         held_y=examples.y[out],
-        classes=classes,
+        classes=outputs,
         training=training,
         threat=against,
     )
     held_out = Examples(task.held_x, task.held_y, examples.ids[out], f"{examples.name}, held out", examples.class_names)
-    tested = held_out if test is None else test if isinstance(test, Examples) else load_data(test, seed=training.seed)
+    tested = held_out if test is None else _examples(test, request)
     if tested.x.shape[1:] != examples.x.shape[1:]:
         raise DataError(f"the test examples are {list(tested.x.shape[1:])} and those to train on {list(examples.x.shape[1:])}")
+    seen = int(shared(tested.x, task.x).sum())
     spec = {
         "schema": SCHEMA_VERSION,
         "mohs": metadata.version("mohs"),
         "request": request.model_dump(mode="json", by_alias=True),
         "recipe": {type(part).__name__: part.spec() for part in (recipe, *modifiers)},
         "data": {"name": examples.name, "n": len(examples), "sha256": examples.sha256()},
+        "test": {"name": tested.name, "n": len(tested), "sha256": tested.sha256(), "seen": seen},
         "weights": _fingerprint(network),
         "threads": torch.get_num_threads(),
         "environment": environment(),
     }
-    return Job(request, task, tested, spec)
+    told = (
+        f"{seen} of the {len(tested)} examples of the audits, {tested.name}, are among those that the weights are fitted to, "
+        "which flatters: give others by --test"
+    )
+    return Job(request, task, tested, threats, spec, (*held_still(network), *([told] if seen else ())))
 
 
 def make_request(model: object, data: object, threat: object, test: object, options: dict[str, Any]) -> Request:
@@ -155,6 +179,12 @@ def trainer(job: Job, folder: Path) -> Trainer:
     return Trainer(job.task.network, train, job.task.x, job.task.y, job.request.bounds)
 
 
+def _examples(data: str | tuple[Tensor, Tensor] | Examples, request: Request, limit: int | None = None) -> Examples:
+    if isinstance(data, Examples):
+        return data
+    return load_data(data, limit=limit, seed=request.training.seed, bounds=request.bounds)
+
+
 def _threat(threat: str | Threat | None, recipe: Recipe) -> Threat | None:
     parsed = parse_threat(threat) if isinstance(threat, str) else threat
     recipe.check(parsed)
@@ -188,11 +218,11 @@ def _classes(examples: Examples) -> int:
     return classes
 
 
-def _check(network: nn.Module, examples: Examples, recipe: Recipe, training: Training, classes: int) -> None:
+def _check(network: nn.Module, examples: Examples, recipe: Recipe, training: Training, classes: int) -> int:
+    """How many scores the network gives, once all fits together."""
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ModelError("the model has no parameter that training could change")
-    with torch.no_grad():
-        out = network.eval()(examples.x[:2])
+    out: object = first_answer(network.eval(), examples.x[:2], network)
     if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] < classes:
         what = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ModelError(
@@ -204,8 +234,7 @@ def _check(network: nn.Module, examples: Examples, recipe: Recipe, training: Tra
             raise RequestError(f"the augmentation {text} is for images [n, channels, height, width]")
         if text.partition(":")[0] in MIXING and not recipe.mixes:
             raise RequestError(f"{type(recipe).__name__} needs one label an example: leave {text} out")
-    if training.batch > len(examples):
-        raise RequestError(f"a batch of {training.batch} is more than the {len(examples)} examples there are")
+    return int(out.shape[1])
 
 
 def _check_parts(recipe: Recipe, training: Training) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import typer
 
 from mohs.errors import MohsError
+
+TRACEBACK = "MOHS_TRACEBACK"
 
 app = typer.Typer(
     name="mohs",
@@ -70,12 +74,28 @@ def _exiting(command: Callable[..., int]) -> Callable[..., None]:
     def run(*args: Any, **options: Any) -> None:
         try:
             code = command(*args, **options)
-        except MohsError as error:
-            typer.secho(f"mohs: {error}", err=True, fg="red")
-            code = error.exit_code
+        except BrokenPipeError:  # whoever read the output has left
+            raise
+        except Exception as error:
+            code = _told(error)
         except KeyboardInterrupt:
             typer.secho("mohs: stopped", err=True, fg="yellow")
             code = 3
         raise typer.Exit(code)
 
     return run
+
+
+def _told(error: Exception) -> int:
+    """An error in one line, and its traceback where the environment asks for it; its exit code, 3 where nobody foresaw it."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    if isinstance(error, MohsError):
+        typer.secho(f"mohs: {error}", err=True, fg="red")
+        return error.exit_code
+    said = (str(error).strip().splitlines() or ["no more is known"])[0]
+    how = (
+        f"a fault of mohs, or of code that it was given: {TRACEBACK}=1 shows where. A run that had begun goes on by `mohs resume`"
+    )
+    typer.secho(f"mohs: {type(error).__name__}: {said}; {how}", err=True, fg="red")
+    return 3

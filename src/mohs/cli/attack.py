@@ -76,10 +76,10 @@ def command(
     parsed, aim = parse_threat(text), parse_goal(_goal(goal, target))
     if out is not None and out.suffix != ".safetensors":
         raise RequestError(f"--out should end in .safetensors, not {out.name!r}")
-    examples = load_data(data, limit=limit, seed=seed)
     said = {"bounds": options.bounds_of(bounds), "outputs": outputs, "device": device, "trust_pickle": trust_pickle}
     said |= {"perceptual_model": perceptual_model, "autoencoder": autoencoder}
     request = make_request(model, data, [text], said)
+    examples = load_data(data, limit=limit, seed=seed, bounds=request.bounds)
     subject = load(model, examples.x, request)
     check_aids(request, [parsed])
     parsed = facing(parsed, subject, examples.x, request)

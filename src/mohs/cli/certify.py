@@ -110,7 +110,7 @@ def command(
         return smoothing(model, data, threat, votes, chosen, out, json)
     if sigma is not None:
         raise RequestError(f"--sigma is for --method {NAME}: the bounds of {method} know no noise")
-    proofs = {"profile": "certify", "certify": True, "method": options.method_of(method, seconds)}
+    proofs = {"profile": "certify", "certify": True, "method": options.method_of(method, seconds, NAME)}
     work = make_job(model, data, threats=threat, **given({**proofs, **chosen}))
     tell(work.findings)
     folder = out or fresh("certify")

@@ -95,11 +95,12 @@ def _print(found: Defended, reports: dict[str, str]) -> None:
         "before": "without",
         "naive": "naive: attacked\nwithout, judged behind",
         "adaptive": "adaptive: attacked\nthrough (BPDA, EOT)",
+        "worse": "worse of both,\nexample by example",
     }
     if found.results:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("robust accuracy at")
-        shown = [name for name in heads if name in found.results]
+        shown = list(heads) if "naive" in found.results else ["adaptive"]
         for name in shown:
             table.add_column(heads[name], justify="right")
         for text, shares in found.robust_accuracy.items():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mohs.errors import RequestError
+from mohs.errors import RequestError, UnknownName
 
 Model = Annotated[
     str,
@@ -35,7 +36,7 @@ Knowledge = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="A seeded sample of so many examples.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Of every random draw.")]
-Bounds = Annotated[str, typer.Option(help="The range inputs live in: low,high.")]
+Bounds = Annotated[str, typer.Option(help="The range inputs live in: low,high. 8-bit data are brought to it.")]
 Outputs = Annotated[str, typer.Option(help="What the model returns: `logits`, `probabilities` or `margin`.")]
 Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
 Rows = Annotated[int, typer.Option(help="Examples in one call of the model, at most.", min=1)]
@@ -97,12 +98,12 @@ def bounds_of(text: str) -> tuple[float, float]:
     return low, high
 
 
-def check_page(out: Path | None) -> None:
-    """Raise RequestError where no page can be written under that name, before the work."""
-    if out is not None and out.suffix != ".html":
-        raise RequestError(f"--out should end in .html, not {out.name!r}")
+def check_page(out: Path | None, option: str = "--out", end: str = ".html") -> None:
+    """Raise RequestError where no page, or picture, can be written under that name, before the work."""
+    if out is not None and out.suffix != end:
+        raise RequestError(f"{option} should end in {end}, not {out.name!r}")
     if out is not None and out.is_dir():
-        raise RequestError(f"--out: {out} is a folder; name a page in it, such as {out / 'page.html'}")
+        raise RequestError(f"{option}: {out} is a folder; name a page in it, such as {out / f'page{end}'}")
 
 
 def seconds_of(text: str | None) -> float | None:
@@ -115,15 +116,33 @@ def seconds_of(text: str | None) -> float | None:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
-def method_of(method: str, seconds: float | None) -> str:
-    """A certificate's line of the name and the time an example may take."""
-    return method if seconds is None else f"{method} seconds={seconds:g}"
+def method_of(method: str, seconds: float | None, *beside: str) -> str:
+    """A certificate's line of the name and the time an example may take. beside: methods that the command knows besides.
+    UnknownName for a method there is not, RequestError for one that takes no time."""
+    from mohs.certificates import METHODS, BranchAndBound
+
+    name = method.partition(" ")[0]
+    if name not in METHODS:
+        raise UnknownName("method", name, [*METHODS, *beside])
+    if seconds is None:
+        return method
+    if METHODS[name] is not BranchAndBound:
+        raise RequestError(f"--seconds is for --method branch-and-bound: {name} takes as long as it takes; leave it out")
+    return f"{method} seconds={seconds:g}"
 
 
 def own(words: list[str]) -> dict[str, str]:
-    """What a command does not know itself, `--step-size 0.1 --loss dlr`, as fields of an attack or craft."""
-    names, values = words[::2], words[1::2]
-    for name in names:
-        if not name.startswith("--") or len(names) != len(values):
-            raise RequestError(f"cannot read {' '.join(words)!r}: the attack's own options are given as --name value")
-    return {name[2:].replace("-", "_"): value for name, value in zip(names, values, strict=True)}
+    """What a command does not know itself, `--step-size 0.1 --loss=dlr --decoupled`, as fields of an attack, recipe or the like;
+    a name alone says yes."""
+    found, left = dict[str, str](), deque(words)
+    while left:
+        name, equals, value = left.popleft().partition("=")
+        if not re.fullmatch(r"--[A-Za-z][\w-]*", name):
+            raise RequestError(
+                f"cannot read {name!r} in {' '.join(words)!r}: options are given as --name value or --name=value, and what is "
+                "to be switched on as --name alone"
+            )
+        if not equals:
+            value = left.popleft() if left and not left[0].startswith("--") else "true"
+        found[name[2:].replace("-", "_")] = value
+    return found

@@ -38,7 +38,6 @@ def listed() -> list[dict[str, Any]]:
     rows = []
     for name in (*RECIPES, *MODIFIERS):
         cls = find(name)
-        options_of = {field.name: field.default for field in cls.__dataclass_fields__.values()}
         shown = name if name in RECIPES else f"+{name}"
-        rows.append({"name": shown, "cost": cls.cost, "paper": cls.paper, "for": cls.purpose, "options": options_of})
+        rows.append({"name": shown, "cost": cls.cost, "paper": cls.paper, "for": cls.purpose, "options": cls().spec()})
     return rows

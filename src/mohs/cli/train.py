@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mohs.cli import options
@@ -128,12 +129,13 @@ def command(
     }
     job = make_job(model, data, **chosen)
     folder = out or _named(job.spec)
+    if leads():
+        _note(job.notes)
     with _watching(folder) as watch:
         found = carry_out(job, folder, watch=watch, allow_drift=allow_drift, log=log or ())
     if not leads():
         return 0
-    for note in found.notes:
-        errors.print(f"[yellow]note[/]: {note}", highlight=False)
+    _note([note for note in found.notes if note not in job.notes])
     if json:
         typer.echo(json_module.dumps(found.facts, indent=1))
     else:
@@ -144,11 +146,16 @@ def command(
     return 0
 
 
+def _note(notes: Sequence[str]) -> None:
+    for note in notes:
+        errors.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
+
+
 def _named(spec: dict[str, Any]) -> Path:
     """The same request, the same folder."""
     import hashlib
 
-    asked = json_module.dumps([spec["request"], spec["data"], spec["weights"]], sort_keys=True)
+    asked = json_module.dumps([spec[name] for name in ("request", "data", "test", "weights")], sort_keys=True)
     return Path("runs") / f"train-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 

@@ -55,8 +55,8 @@ class DefenseGAN(Defence):
     """
 
     def __init__(self, model: Model, generator: Generator, *, restarts: int = 10, steps: int = 200, rate: float = 10.0) -> None:
-        if not (restarts >= 1 and steps >= 1 and rate > 0):
-            raise ModelError(f"{restarts} restarts, {steps} steps, rate {rate}: should be at least 1, at least 1, above 0")
+        if not (restarts >= 1 and steps >= 1 and 0 < rate < math.inf):
+            raise ModelError(f"{restarts} restarts, {steps} steps, rate {rate}: should be >= 1, >= 1, above 0 and finite")
         self.generator = generator.to(model.device).requires_grad_(False).eval()
         self.restarts, self.steps, self.rate = restarts, steps, rate
         digest = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in generator.parameters())).hexdigest()[:16]

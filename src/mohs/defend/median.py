@@ -29,8 +29,14 @@ class Median(Defence):
         self.window = window
 
     def transform(self, x: Tensor, stream: Stream) -> Tensor:
-        if x.ndim < 4 or min(x.shape[-2:]) < self.window:
-            raise ModelError(f"a median over {self.window} x {self.window} takes images, and the inputs are {list(x.shape)}")
+        if x.ndim < 4:
+            raise ModelError(f"a median takes images [n, channels, height, width], and the inputs are {list(x.shape)}")
+        if min(x.shape[-2:]) < self.window:
+            height, width = x.shape[-2:]
+            raise ModelError(
+                f"a median over {self.window} x {self.window} is wider than images of {height} x {width}: at most "
+                f"{min(height, width)}"
+            )
         before = self.window // 2
         for dim in (-2, -1):
             x = x.index_select(dim, _mirrored(x.shape[dim], before, self.window - 1 - before).to(x.device))

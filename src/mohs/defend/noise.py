@@ -24,8 +24,8 @@ class GaussianNoise(Defence):
     """
 
     def __init__(self, model: Model, *, sigma: float = 0.1) -> None:
-        if not sigma >= 0:
-            raise ModelError(f"a noise of sigma {sigma} should be 0 or more")
+        if not 0 <= sigma < math.inf:
+            raise ModelError(f"a noise of sigma {sigma} should be 0 or more, and finite")
         super().__init__(model, f"Gaussian noise {sigma:g}", random=True)
         self.sigma = sigma
 

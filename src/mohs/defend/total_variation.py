@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,8 +33,8 @@ class TotalVariation(Defence):
     """
 
     def __init__(self, model: Model, *, dropped: float = 0.5, weight: float = 0.03, steps: int = 100) -> None:
-        if not (0 <= dropped < 1 and weight >= 0 and steps >= 1):
-            raise ModelError(f"dropped {dropped}, weight {weight}, steps {steps}: should be in [0, 1), >= 0 and >= 1")
+        if not (0 <= dropped < 1 and 0 <= weight < math.inf and steps >= 1):
+            raise ModelError(f"dropped {dropped}, weight {weight}, steps {steps}: should be in [0, 1), >= 0 and finite, and >= 1")
         name = f"total variation (dropped {dropped:g}, weight {weight:g}, {steps} steps)"
         super().__init__(model, name, differentiable=False, random=True)
         self.dropped, self.weight, self.steps = dropped, weight, steps

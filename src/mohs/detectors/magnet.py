@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mohs.detectors.base import Method, in_parts
+from mohs.errors import RequestError
 from mohs.models import Model
 from mohs.models.autoencoder import Autoencoder, fit_autoencoder
 
@@ -32,6 +33,8 @@ class MagNet(Method):
     paper = "Meng, Chen, CCS 2017, arXiv:1705.09064"
 
     def statistic(self, model: Model, x: Tensor, y: Tensor, attacked: Tensor, fooled: Tensor) -> nn.Module:
+        if self.p not in (1, 2):
+            raise RequestError(f"MagNet takes p of 1 or 2, the power of the reconstruction error, and p is {self.p}")
         made = Statistic(fit_autoencoder(x, model.bounds, model.device), self.p)
         with torch.no_grad():
             errors = in_parts(lambda part: made.errors(model, part)[1], x, model.device)

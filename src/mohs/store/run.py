@@ -27,6 +27,7 @@ from mohs.store import records
 from mohs.store.faults import append_durably, write_durably
 
 SCHEMA_VERSION = 1
+SPEC = "run.json"
 
 
 @contextmanager
@@ -43,6 +44,14 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def unused(folder: Path, spec: str) -> bool:
+    """Whether a run whose request goes into the file `spec` may begin in a folder: it holds no file, but for those of one that
+    was killed before `spec` was there."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(path.is_dir() or path.name in (f"{spec}.tmp", "lock") for path in folder.rglob("*"))
 
 
 class Unit(NamedTuple):
@@ -68,17 +77,17 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | Path, spec: dict[str, Any]) -> Run:
-        """A new run in a folder that does not exist yet, or is empty."""
+        """A new run in a folder that does not exist yet, or holds no file."""
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not unused(folder, SPEC):
             raise RunError(f"{folder} exists and is not empty; name another folder, or go on with: mohs resume {folder}")
         try:
             for name in ("records", "examples"):
-                (folder / name).mkdir(parents=True)
+                (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the run folder {folder}: {error.strerror}") from error
         run = cls(folder, {"schema": SCHEMA_VERSION, **spec})
-        write_durably(folder / "run.json", json.dumps(run.spec, indent=1, ensure_ascii=False).encode())
+        write_durably(folder / SPEC, json.dumps(run.spec, indent=1, ensure_ascii=False).encode())
         return run
 
     @classmethod
@@ -86,7 +95,7 @@ class Run:
         """The run in a folder; RunError where there is none or it is of another schema."""
         folder = Path(folder)
         try:
-            spec = json.loads((folder / "run.json").read_text())
+            spec = json.loads((folder / SPEC).read_text())
             schema = spec["schema"]
         except FileNotFoundError:
             raise RunError(f"{folder} is not a run: it has no run.json; `mohs runs` lists the runs there are") from None

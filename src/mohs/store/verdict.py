@@ -7,6 +7,7 @@ neither broken nor robust is undecided and widens the printed interval.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import NormalDist
@@ -182,6 +183,18 @@ def verdict_of(run: Run) -> Verdict:
         for number, plan in enumerate(run.spec["plan"]["threats"])
     ]
     return Verdict(run, score, threats, run.complete)
+
+
+def union(threats: Sequence[ThreatVerdict]) -> Score:
+    """Of the same cases under several threats or adversaries: a case is robust where it is so under each of them, and broken
+    where it is so under any."""
+
+    def cases(status: str) -> list[set[tuple[int, int]]]:
+        kept = [(threat, threat.status == status) for threat in threats]
+        return [set(zip(threat.goals[rows].tolist(), threat.ids[rows].tolist(), strict=True)) for threat, rows in kept]
+
+    robust, broken, n = set.intersection(*cases("robust")), set.union(*cases("broken")), threats[0].score.n
+    return Score(len(robust), n - len(robust) - len(broken), n)
 
 
 def _columns(table: pa.Table) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib import import_module
 
 from mohs.errors import RequestError, UnknownName
@@ -35,7 +36,7 @@ RECIPES = {
     "alp": "mohs.train.alp:ALP",
     "distillation": "mohs.train.distillation:Distillation",
 }
-MODIFIERS = {
+MODIFIERS = {  # inner ones first
     "awp": "mohs.train.awp:AWP",
     "smooth": "mohs.train.smooth:Smooth",
 }
@@ -52,15 +53,20 @@ def find(name: str) -> type[Recipe] | type[Modifier]:
 
 
 def parse(text: str, options: dict[str, object] | None = None) -> tuple[Recipe, tuple[Modifier, ...]]:
-    """`trades`, or `trades+awp`: a recipe and what changes it, with `options` for whichever of them has such a field."""
+    """`trades`, or `trades+awp`: a recipe and what changes it, with `options` for whichever of them has such a field. Modifiers
+    are given in the order of their table, not in the text's: what takes few recipes is put around one before what takes any."""
     left = dict(options or {})
     made: list[Recipe | Modifier] = []
-    for name in text.split("+"):
-        cls = find(name.strip())
-        own = {field: left.pop(field) for field in list(left) if field in cls.__dataclass_fields__}
+    place = {name: k for k, name in enumerate(MODIFIERS)}
+    names = sorted((name.strip() for name in text.split("+")), key=lambda name: place.get(name, -1))
+    for name in names:
+        cls = find(name)
+        if names.count(name) > 1:
+            raise RequestError(f"{text!r} names {name} {names.count(name)} times; once is enough: leave the others out")
+        own = {field.name: left.pop(field.name) for field in fields(cls) if field.name in left}
         made.append(cls.from_spec(own))
     if left:
-        known = [field for part in made for field in part.__dataclass_fields__]
+        known = [field.name for part in made for field in fields(part)]
         raise UnknownName(f"option of the recipe {text}", next(iter(left)), known)
     recipe, *modifiers = made
     if not isinstance(recipe, Recipe) or any(isinstance(part, Recipe) for part in modifiers):

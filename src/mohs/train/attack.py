@@ -35,6 +35,7 @@ class ByAttack(Adversarial):
     mixes = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.made()  # which says what is wrong with its text
 
     def made(self) -> Attack:

@@ -5,6 +5,7 @@ What a row becomes does not depend on its batch mates, but for mixup and CutMix,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -101,6 +102,9 @@ def augmentation(text: str, classes: int) -> Change:
         value = float(setting)
     except ValueError:
         raise RequestError(f"the augmentation {text!r} should read {name} or {name}:NUMBER") from None
-    if name == "flip" or value <= 0:
-        raise RequestError(f"the augmentation {text!r}: " + ("flip takes no number" if name == "flip" else "give more than 0"))
+    if name == "flip":
+        raise RequestError(f"the augmentation {text!r}: flip takes no number")
+    if not 0 < value < math.inf or (name not in MIXING and value % 1):
+        wanted = "a number above 0" if name in MIXING else "whole pixels, 1 or more"
+        raise RequestError(f"the augmentation {text!r} takes {wanted}, such as {name}:{1 if name in MIXING else 4}")
     return partial(change, **{"alpha" if name in MIXING else "size": value})

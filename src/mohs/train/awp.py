@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mohs.errors import RequestError
+from mohs.train import together
 from mohs.train.batch import Batch
 from mohs.train.recipe import Adversarial, Around, Modifier, Recipe
 
@@ -56,7 +57,8 @@ class _Perturbed(Around, Adversarial):
             return self.of.outer(batch, point)
         weights = [w for w in batch.network.parameters() if w.requires_grad and w.ndim > 1]
         with untouched_averages(batch.network):
-            gradients = torch.autograd.grad(self.of.outer(batch, point), weights)
+            own = torch.autograd.grad(len(batch.x0) * self.of.outer(batch, point), weights)
+        gradients = [together.summed(g) for g in own]  # of the joint batch, whose rows all processes share
         kept = [w.detach().clone() for w in weights]
         with torch.no_grad():
             for w, g in zip(weights, gradients, strict=True):

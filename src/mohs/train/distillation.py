@@ -22,6 +22,7 @@ class Tempered(Recipe):
     paper = "Papernot et al., S&P 2016, arXiv:1511.04508"
     cost = "F+Bw"
     purpose = "the teacher of `distillation`"
+    sets = ()
 
     def loss(self, batch: Batch) -> Tensor:
         return functional.cross_entropy(batch.network(batch.x0) / self.temperature, batch.y)

@@ -35,8 +35,9 @@ class Ensemble(Adversarial):
     hardens = False
 
     def __post_init__(self) -> None:
-        if self.members < 1 or not 0 <= self.alpha < 1:
-            raise RequestError(f"ensemble needs a member or more and 0 <= alpha < 1, not {self.members} and {self.alpha:g}")
+        super().__post_init__()
+        if self.alpha >= 1:
+            raise RequestError(f"ensemble: alpha should be below 1, the part of the budget that is drawn, not {self.alpha:g}")
 
     def aids(self, train: Trainer) -> dict[str, nn.Module]:
         names = [f"static-{k}" for k in range(self.members)]

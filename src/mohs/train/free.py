@@ -43,11 +43,12 @@ class Free(Recipe):
         assert isinstance(threat, NormThreat)
         n = len(batch.x0)
         kept = batch.memory.setdefault("change", torch.zeros_like(batch.x0))
-        if len(kept) < n:  # the first batch was a short one
+        if len(kept) < n:  # the first batch was a shorter one
             kept = batch.memory["change"] = torch.cat([kept, torch.zeros_like(batch.x0[len(kept) :])])
         for _ in range(self.replays):
             shown = threat.shown(batch.x0 + kept[:n], batch.x0).detach().requires_grad_()
             yield functional.cross_entropy(batch.network(shown), batch.y)
             assert shown.grad is not None
-            step = self.step_size * threat.epsilon * threat.norm.steepest(shown.grad)
+            gradient = shown.grad.nan_to_num()  # half precision now and then overflows
+            step = self.step_size * threat.epsilon * threat.norm.steepest(gradient)
             kept[:n] = threat.norm.project(kept[:n] + step, torch.zeros_like(step), threat.epsilon, -torch.inf, torch.inf)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mohs.errors import UnknownName
 from mohs.models.sustainability import activations, layer_regularised, most_vulnerable, relative_errors
+from mohs.train import together
 from mohs.train.batch import Batch, crafting
 from mohs.train.pgd import PGDTraining
 
@@ -35,6 +37,17 @@ class LayerRegularised(PGDTraining):
     def shards(self) -> bool:
         return False
 
+    @property
+    def named(self) -> list[str]:
+        return [name.strip() for name in self.layers.split(",") if name.strip()]
+
+    def suits(self, network: nn.Module, x: Tensor) -> None:
+        with torch.no_grad():
+            _, seen = activations(network.eval(), x)
+        for name in self.named:
+            if name not in seen:
+                raise UnknownName("activation layer", name, seen)
+
     def outer(self, batch: Batch, point: Tensor) -> Tensor:
         shown = batch.shown(point)
         held = dict.fromkeys(self._held(batch, shown), self.gamma)
@@ -44,8 +57,9 @@ class LayerRegularised(PGDTraining):
         with crafting(batch.network), torch.no_grad():
             _, clean = activations(batch.network, batch.x0)
             _, moved = activations(batch.network, shown)
-        named = [name.strip() for name in self.layers.split(",") if name.strip()]
-        if not named:
-            return most_vulnerable({name: float(error.mean()) for name, error in relative_errors(clean, moved).items()})
+        if not self.named:
+            errors = relative_errors(clean, moved)
+            joint = together.summed(torch.stack([error.sum() for error in errors.values()]))
+            return most_vulnerable(dict(zip(errors, joint.tolist(), strict=True)))
         # the loop may have wrapped the network, which puts words before the names of layers
-        return [next((known for known in clean if f".{known}".endswith(f".{name}")), name) for name in named]
+        return [next((known for known in clean if f".{known}".endswith(f".{name}")), name) for name in self.named]

@@ -6,7 +6,7 @@ import atexit
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from mohs.errors import Missing, RequestError, RunError
 from mohs.models.cpu import keep_freed_memory
+from mohs.models.load import device_of
 from mohs.rng import Stream
 from mohs.threat import Threat
-from mohs.train import checkpoint
+from mohs.train import checkpoint, together
 from mohs.train.adversary import facing
-from mohs.train.augment import Change, augmentation
+from mohs.train.augment import MIXING, Change, augmentation
 from mohs.train.average import Average
 from mohs.train.batch import Batch
+from mohs.train.called import Called
 from mohs.train.recipe import Recipe
 from mohs.train.schedules import SCHEDULES
 from mohs.train.training import Training
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 CHECK_EVERY = 50  # updates: how often the loss is looked at, which waits for the device
 BROKE_DOWN = 0.2  # of robust accuracy lost against the best epoch: catastrophic overfitting
+LITTLE, NOISE = 0.25, 0.05  # so is what leaves less than this share of the best one, and takes more than chance does
 MOST_RETURNS = 3
 PATIENCE = timedelta(days=7)  # with which processes wait for one another: the first audits before it trains
 
@@ -54,7 +57,8 @@ class Epoch:
 
 @dataclass
 class Task:
-    """A training made concrete. network: what is trained, in place. x, y: the data of it; held_x, held_y: what is held out."""
+    """A training made concrete. network: what is trained, in place. x, y: the data of it; held_x, held_y: what is held out.
+    classes: how many scores the network gives."""
 
     network: nn.Module
     recipe: Recipe
@@ -99,11 +103,12 @@ class _Loop:
         network = task.network.to(self.fabric.device)
         parted = training.strategy == "fsdp" and self.fabric.world_size > 1
         self.weights = Sharded(network) if parted else Whole(network)
-        self.network = self.fabric.setup_module(self.weights.trained)
+        self.network = Called(self.fabric.setup_module(self.weights.trained)._forward_module, self.fabric)
         self.optimiser: Any = self.fabric.setup_optimizers(_optimiser(self.weights.trained, training))
         self.average = Average(training.average, network) if training.average else None
         self.aids = {name: aid.to(self.fabric.device) for name, aid in task.aids.items()}
         self.changes: list[Change] = [augmentation(text, task.classes) for text in training.augment]
+        self.mixes = any(text.partition(":")[0] in MIXING for text in training.augment)
         self.schedule = SCHEDULES[training.schedule]
         self.recipe = task.recipe
         self.threat = task.threat and facing(task.threat, network)
@@ -150,26 +155,26 @@ class _Loop:
     def _epoch(self, number: int) -> float:
         """One pass over the data; the mean loss."""
         self.network.train()
-        batches, streams = list(self._batches(number)), self.streams.at("epoch", number)
+        batches, streams = self._batches(number), self.streams.at("epoch", number)
         total, last = len(batches) * self.passes, 0.0
         seen: list[Tensor] = []
         for k, rows in enumerate(batches):
             here = number * len(batches) + k
             batch = self._batch(rows, streams, here / total)
+            share = len(batch.x0) * together.processes() / len(rows)
             for replay, loss in enumerate(self.recipe.losses(batch)):
                 self._set_rate((here + replay / self.recipe.updates) / total)
-                self._update(loss, batch, len(rows))
-                seen.append(loss.detach())
+                self._update(loss if share == 1 else loss * share, batch)
+                seen.append(loss.detach() * share)
             if len(seen) >= CHECK_EVERY or k + 1 == len(batches):
                 last += self._sum(seen, number, k)
                 seen = []
         return last / (len(batches) * self.recipe.updates)
 
-    def _update(self, loss: Tensor, batch: Batch, joint: int) -> None:
-        """joint: the rows of all processes; their gradients are averaged, so that the mean is over all rows."""
-        share = len(batch.x0) * self.fabric.world_size / joint
+    def _update(self, loss: Tensor, batch: Batch) -> None:
+        """loss: weighed by this process's share of the rows; gradients are averaged, so that the mean is over all rows."""
         self.optimiser.zero_grad()
-        self.fabric.backward(loss if share == 1 else loss * share)
+        self.fabric.backward(loss)
         for call in batch.done:
             call()
         batch.done.clear()
@@ -179,18 +184,25 @@ class _Loop:
         if self.average:
             self.average.update(self.weights.whole)
 
-    def _batches(self, epoch: int) -> Iterator[Tensor]:
-        """Positions of the joint batch of all processes; a last one that is shorter is kept."""
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """Positions of the joint batch of all processes. A last one that is shorter is kept; it joins the one before where it
+        has less than two rows for each of them, since one row has no spread that batch norm could go by."""
         order = Stream.of(self.training.seed, torch.arange(1)).at("order", epoch).permutation(len(self.task.x))[0]
-        return iter(order.split(self.training.batch))
+        batches = list(order.split(self.training.batch))
+        if len(batches) > 1 and len(batches[-1]) < min(self.training.batch, 2 * together.processes()):
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
     def _batch(self, joint: Tensor, streams: Stream, progress: float) -> Batch:
         """This process's rows of the joint batch. streams: of all the data, in this epoch."""
-        rows = joint[self.fabric.global_rank :: self.fabric.world_size]
-        stream = streams.take(rows)
-        x, y = self.task.x.index_select(0, rows), self.task.y.index_select(0, rows)
+        mine = torch.tensor(together.mine(len(joint)))
+        rows = joint[mine]
+        drawn = joint if self.mixes else rows  # a row is mixed with the next of the joint batch
+        x, y, stream = self.task.x.index_select(0, drawn), self.task.y.index_select(0, drawn), streams.take(drawn)
         for change in self.changes:
             x, y = change(x, y, stream)
+        if self.mixes:
+            x, y, stream = x[mine], y[mine], stream.take(mine)
         device = self.fabric.device
         return Batch(
             network=self.network,
@@ -210,7 +222,7 @@ class _Loop:
             group["lr"] = self.training.peak * self.schedule(progress)
 
     def _sum(self, losses: list[Tensor], epoch: int, k: int) -> float:
-        values = torch.stack(losses).double().cpu()
+        values = together.summed(torch.stack(losses).double()).cpu() / together.processes()
         if not values.isfinite().all():
             raise RequestError(
                 f"the loss is no number any more in epoch {epoch + 1}, at about batch {k + 1}; the checkpoint of the epoch "
@@ -219,9 +231,9 @@ class _Loop:
         return float(values.sum())
 
     def _validate(self) -> Score:
-        task, threat = self.task, self.task.threat and facing(self.task.threat, self.used)
-        seed, device, prove = self.training.seed, self.fabric.device, self.recipe.certified
-        return score(self.used, task.held_x, task.held_y, threat, seed, device, prove)
+        task, seed, device, prove = self.task, self.training.seed, self.fabric.device, self.recipe.certified
+        threats = [] if task.threat is None else [facing(part, self.used) for part in self.recipe.threats(task.threat)]
+        return score(self.used, task.held_x, task.held_y, threats, seed, device, prove)
 
     def _judge(self, validated: Score) -> str:
         """Note the best epoch; what is to be said of this one."""
@@ -231,7 +243,7 @@ class _Loop:
             standing.best_epoch, standing.best_score = standing.epoch, value
             standing.best = {name: v.detach().clone().cpu() for name, v in self.used.state_dict().items()}
             return "best so far"
-        broke = value < standing.best_score - BROKE_DOWN and standing.returns < MOST_RETURNS
+        broke = broke_down(value, standing.best_score) and standing.returns < MOST_RETURNS
         if self.training.guard and broke and self.recipe.calmer() is not None:
             return f"broke down from {standing.best_score:.1%} to {value:.1%} robust: goes back, calmer"
         patience, since = self.training.patience, max(standing.best_epoch, int(self.recipe.settled * self.passes))
@@ -258,7 +270,7 @@ class _Loop:
 
     def _save(self) -> None:
         memory = {name: value.detach().cpu() for name, value in self.memory.items()}
-        self.standing.own = self._of_all({"memory": memory, "random": self._random()})
+        self.standing.own = together.gathered({"memory": memory, "random": self._random()})
         state = self.weights.state(self.optimiser)
         if self.fabric.global_rank == 0:
             checkpoint.save(
@@ -299,16 +311,15 @@ class _Loop:
         there = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
         return {"cpu": torch.get_rng_state(), **there}
 
-    def _of_all(self, own: dict[str, Any]) -> list[dict[str, Any]]:
-        """What each process has, by rank."""
-        found: list[Any] = [own] * self.fabric.world_size
-        if self.fabric.world_size > 1:
-            torch.distributed.all_gather_object(found, own)
-        return found
+
+def broke_down(value: float, best: float) -> bool:
+    """Whether robust accuracy fell too far below the best. Where a task is hard the best is below 20 points itself."""
+    return value < max(best - BROKE_DOWN, min(LITTLE * best, best - NOISE))
 
 
 def launched(training: Training) -> Fabric:
-    """The devices and the precision. `torchrun` and `fabric run` say how many processes; without them there is one."""
+    """The devices and the precision. `torchrun` and `fabric run` say how many processes; without them there is one. Raises
+    RequestError for a device that is not there, and for too small a batch."""
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
@@ -316,7 +327,16 @@ def launched(training: Training) -> Fabric:
     except ImportError as error:
         raise Missing("lightning-fabric", "train", "training") from error
     here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    device = torch.device(training.device)
+    device = device_of(training.device)
+    if device.type not in ("cpu", "cuda"):
+        raise RequestError(f"training is on cpu or cuda, not on {training.device}: say --device cpu")
+    if everywhere > 1 and training.batch < 2 * everywhere:
+        raise RequestError(
+            f"a batch of {training.batch} has less than two rows for each of {everywhere} processes: give --batch "
+            f"{2 * everywhere} or more, or start fewer"
+        )
+    if training.precision == "16" and device.type == "cpu":
+        raise RequestError("precision 16 is for GPUs: say --precision bf16, which processors have too, or --device cuda")
     strategy: Any = "auto"
     if everywhere > 1 and training.strategy == "fsdp":
         strategy = ModelParallelStrategy(shard, data_parallel_size=everywhere, tensor_parallel_size=1, timeout=PATIENCE)

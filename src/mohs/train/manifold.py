@@ -11,6 +11,7 @@ from torch.nn import functional
 from mohs.attacks.adam import adam
 from mohs.errors import RequestError
 from mohs.models.autoencoder import fit_autoencoder
+from mohs.train import together
 from mohs.train.batch import Batch, crafting
 from mohs.train.recipe import Adversarial, Trainer
 
@@ -41,6 +42,7 @@ class OnManifold(Adversarial):
     mixes = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.epsilon < torch.inf:
             raise RequestError(f"on-manifold moves latents by epsilon, a number above 0, not {self.epsilon:g}")
 
@@ -48,7 +50,8 @@ class OnManifold(Adversarial):
         return {"manifolds": Manifolds(train.x, train.y, train.bounds)}
 
     def attacked(self, batch: Batch) -> Tensor:
-        manifolds, n = batch.aids["manifolds"], len(batch.x0) // 2
+        manifolds, joint = batch.aids["manifolds"], together.summed(torch.tensor(len(batch.x0), device=batch.x0.device))
+        n = len(together.mine(int(joint) // 2))
         assert isinstance(manifolds, Manifolds)
         if n == 0:
             return batch.x0

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mohs.errors import RequestError
+from mohs.geometry import per_row
 from mohs.threat import NormThreat, Threat, parse_threat
 from mohs.train.batch import Batch, crafting
 from mohs.train.pgd import PGDTraining
@@ -17,7 +18,7 @@ from mohs.train.recipe import Adversarial
 
 @dataclass(frozen=True, kw_only=True)
 class Average(PGDTraining):
-    """The mean of the losses at the points that PGD finds in every one of the threats.
+    """The mean of the losses at the points that PGD finds in every one of the threats: inputs [n, threats, *input].
 
     others: beside --threat, parted by semicolons: `l2:0.5;l1:12`. Tramer & Boneh, NeurIPS 2019, arXiv:1904.13000.
     """
@@ -33,10 +34,14 @@ class Average(PGDTraining):
         if threat is not None:
             union(threat, self.others)
 
-    def loss(self, batch: Batch) -> Tensor:
-        return torch.stack(
-            [super(Average, self).loss(batch.against(threat)) for threat in union(batch.threat, self.others)]
-        ).mean()
+    def threats(self, threat: Threat) -> list[Threat]:
+        return union(threat, self.others)
+
+    def attacked(self, batch: Batch) -> Tensor:
+        return torch.stack([part.shown(super(Average, self).attacked(part)) for part in parts(batch, self.others)], dim=1)
+
+    def outer(self, batch: Batch, point: Tensor) -> Tensor:
+        return torch.stack([functional.cross_entropy(batch.network(x), batch.y) for x in point.unbind(1)]).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +62,21 @@ class Worst(PGDTraining):
         if threat is not None:
             union(threat, self.others)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def threats(self, threat: Threat) -> list[Threat]:
+        return union(threat, self.others)
+
+    def attacked(self, batch: Batch) -> Tensor:
         shown, worst = batch.x0, torch.full((len(batch.x0),), -torch.inf, device=batch.x0.device)
-        for threat in union(batch.threat, self.others):
-            part = batch.against(threat)
-            x = part.shown(self.attacked(part))
+        for part in parts(batch, self.others):
+            x = part.shown(super().attacked(part))
             with crafting(batch.network), torch.no_grad():
                 loss = batch.misled(batch.network(x))
-            shown = torch.where((loss > worst).view(-1, *[1] * (x.ndim - 1)), x, shown)
+            shown = torch.where(per_row(loss > worst, x), x, shown)
             worst = torch.maximum(loss, worst)
-        return functional.cross_entropy(batch.network(shown), batch.y)
+        return shown
+
+    def outer(self, batch: Batch, point: Tensor) -> Tensor:
+        return functional.cross_entropy(batch.network(point), batch.y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +102,9 @@ class MSD(Adversarial):
         if threat is not None and not all(isinstance(part, NormThreat) for part in union(threat, self.others)):
             raise RequestError(f"MSD steps through one space, and takes norms alone: {threat}, {self.others}")
 
+    def threats(self, threat: Threat) -> list[Threat]:
+        return union(threat, self.others)
+
     def attacked(self, batch: Batch) -> Tensor:
         threats = union(batch.threat, self.others)
         x = batch.x0
@@ -106,6 +119,11 @@ class MSD(Adversarial):
 
     def outer(self, batch: Batch, point: Tensor) -> Tensor:
         return functional.cross_entropy(batch.network(point), batch.y)
+
+
+def parts(batch: Batch, others: str) -> list[Batch]:
+    """The step under each of the threats."""
+    return [batch.against(threat) for threat in union(batch.threat, others)]
 
 
 def union(threat: Threat, others: str) -> list[Threat]:

@@ -87,6 +87,10 @@ class Recipe(Settings, ABC):
         if threat is not None and self.sets and threat.name not in self.sets:
             raise RequestError(f"{type(self).__name__} hardens against {', '.join(self.sets)}, and the threat is {threat}")
 
+    def threats(self, threat: Threat) -> list[Threat]:
+        """Everything that it hardens against at once, where it is given `threat`."""
+        return [threat]
+
     def suits(self, network: nn.Module, x: Tensor) -> None:
         """Raise ModelError where it cannot train a network on examples x [n, *input]."""
 
@@ -162,6 +166,9 @@ class Around(Recipe):
 
     def check(self, threat: Threat | None) -> None:
         self.of.check(threat)
+
+    def threats(self, threat: Threat) -> list[Threat]:
+        return self.of.threats(threat)
 
     def suits(self, network: nn.Module, x: Tensor) -> None:
         self.of.suits(network, x)

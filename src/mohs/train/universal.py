@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 
 from mohs.threat import NormThreat
+from mohs.train import together
 from mohs.train.batch import Batch
 from mohs.train.recipe import Recipe
 
@@ -42,7 +43,6 @@ class Universal(Recipe):
         change = kept.clone().requires_grad_()
         yield functional.cross_entropy(batch.network(threat.shown(batch.x0 + change, batch.x0)), batch.y)
         assert change.grad is not None
-        if distributed.is_initialized():
-            distributed.all_reduce(change.grad)  # one change for all processes
-        step = self.step_size * threat.epsilon * threat.norm.steepest(change.grad)
+        gradient = together.summed(change.grad).nan_to_num()  # one change for all; half precision now and then overflows
+        step = self.step_size * threat.epsilon * threat.norm.steepest(gradient)
         kept.copy_(threat.norm.project(kept + step, torch.zeros_like(step), threat.epsilon, -torch.inf, torch.inf))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,9 @@ AT_ONCE = 256
 
 
 class Score(NamedTuple):
-    """Shares of the held-out examples, 0 to 1; robust: right at the last point of PGD-10, too; clean where there is no threat.
-    proved: what intervals prove, where that was asked for. flat: whether the network gives every example the same scores."""
+    """Shares of the held-out examples, 0 to 1; robust: right at the last point of PGD-10 under every threat; clean where there is
+    none. proved: what intervals prove, where that was asked for. flat: whether the network gives every example the same
+    scores."""
 
     clean: float
     robust: float
@@ -28,11 +30,11 @@ class Score(NamedTuple):
 
 
 def score(
-    network: nn.Module, x: Tensor, y: Tensor, threat: Threat | None, seed: int, device: torch.device, prove: bool = False
+    network: nn.Module, x: Tensor, y: Tensor, threats: Sequence[Threat], seed: int, device: torch.device, prove: bool = False
 ) -> Score:
     """The same draws at every call, so that epochs compare."""
     n = min(len(x), MOST)
-    scores, attacked, proved = [], [], None
+    clean, right, withstood, proved = [], [], [], None
     with crafting(network):
         for rows in torch.arange(n).split(AT_ONCE):
             batch = Batch(
@@ -41,19 +43,26 @@ def score(
                 y=y[rows].to(device),
                 rows=rows,
                 stream=Stream(Stream.of(seed, rows).at("validation").keys.to(device)),
-                given=threat,
             )
-            scores.append(_scores(batch, batch.x0))
-            if threat is not None:
-                point = batch.ascend(batch.misled, batch.random_point(), steps=STEPS, step_size=STEP_SIZE)
-                attacked.append(_scores(batch, batch.shown(point)))
-        if threat is not None and prove:
-            least = Interval()(network, x[:n].to(device), y[:n].to(device), threat=threat)
-            proved = float((least > 0).all(1).double().mean())
-    clean = torch.cat(scores)
-    robust = torch.cat(attacked) if attacked else clean
-    right, withstood = (int((logits.argmax(1) == y[:n]).sum()) / n for logits in (clean, robust))
-    return Score(right, withstood, proved, flat=n > 1 and bool((clean == clean[:1]).all()))
+            clean.append(_scores(batch, batch.x0))
+            right.append(clean[-1].argmax(1) == y[rows])
+            under = [_attacked(batch.against(threat)).argmax(1) == y[rows] for threat in threats]
+            withstood.append(torch.stack(under or [right[-1]]).all(0))
+        if threats and prove:
+            least = [Interval()(network, x[:n].to(device), y[:n].to(device), threat=threat) for threat in threats]
+            proved = float((torch.cat(least, 1) > 0).all(1).double().mean())
+    logits = torch.cat(clean)
+    flat = n > 1 and bool((logits == logits[:1]).all())
+    return Score(_share(right), _share(withstood), proved, flat)
+
+
+def _share(parts: list[Tensor]) -> float:
+    return float(torch.cat(parts).double().mean())
+
+
+def _attacked(batch: Batch) -> Tensor:
+    point = batch.ascend(batch.misled, batch.random_point(), steps=STEPS, step_size=STEP_SIZE)
+    return _scores(batch, batch.shown(point))
 
 
 def _scores(batch: Batch, x: Tensor) -> Tensor:
