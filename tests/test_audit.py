@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from torch import nn
 
 import mohs
 from mohs.auditing import resume
+from mohs.engine.work import Task, Worker
 from mohs.errors import RequestError, RunError, ThreatError, UnknownName
 from mohs.jobs import make_job
 from mohs.request import Request, command
-from mohs.store import Run
+from mohs.store import Run, Unit
 from mohs.store.verdict import verdict_of
+from mohs.threat import Constraints, Linf
 from tests.small import Linear, labelled, network
 
 QUICK = {"profile": "quick", "rows": 16}
@@ -172,6 +175,72 @@ def test_a_model_that_breaks_is_an_error_not_robustness():
     assert "not finite" in " ".join(threat.reasons)
 
 
+class Picky(nn.Module):
+    """A network that raises where the first pixel of any row lies in (low, high)."""
+
+    def __init__(self, inner: nn.Module, low: float, high: float) -> None:
+        super().__init__()
+        self.inner, self.low, self.high = inner, low, high
+
+    def forward(self, x):
+        first = x.flatten(1)[:, 0]
+        if bool(((first > self.low) & (first < self.high)).any()):
+            raise ValueError("reading out of range")
+        return self.inner(x)
+
+
+def test_rows_at_which_the_model_raises_are_errors_and_the_others_go_on():
+    inner = network()
+    x = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 4 + 0.7
+    x[9:, 0, 0, 0] = 0.5  # an attack brings these to where it raises
+    data, options = (x, inner(x).argmax(1)), {"threats": ["linf:0.02"], "profile": "quick", "rows": 16}
+    result = mohs.audit(Picky(inner, 0.47, 0.499).eval(), data, **options)
+    found, known = (
+        {(r["stage"], r["id"]): r | {"seconds": 0} for r in run.run.records().to_pylist()}
+        for run in (result, mohs.audit(Picky(inner, 2.0, 3.0).eval(), data, **options))
+    )
+    failed = [key for key, row in found.items() if row["status"] == "error"]
+    assert {i for _, i in failed} == {9, 10, 11}
+    assert all("the model Picky raised ValueError: reading out of range" in found[key]["reason"] for key in failed)
+    assert any(found[key]["forwards"] > 0 for key in failed)  # what was asked until then is counted
+    assert {key: row for key, row in found.items() if key[1] < 9} == {key: row for key, row in known.items() if key[1] < 9}
+    score = result.verdict.threats[0].score
+    assert score.robust == sum(row["status"] == "survived" for (stage, i), row in found.items() if stage == 1 and i < 9)
+
+
+def test_a_clean_input_at_which_the_model_raises_is_an_error():
+    module = network()
+    data = labelled(module, 8)
+    job = make_job(module, data, threats=["linf:0.02"], profile="quick", rows=16)
+    pixel = float(data[0][5, 0, 0, 0])
+    picky = job.prepared.judge.model.twin(Picky(module, pixel - 1e-6, pixel + 1e-6))
+    prepared = replace(job.prepared, judge=replace(job.prepared.judge, model=picky))
+    table = Worker(job.plan, prepared, list(job.threats.values()), job.data).do(Task(Unit(-1, 0, -1, 0), np.arange(8), 16)).table
+    assert [status == "error" for status in table["status"].to_pylist()] == [i == 5 for i in range(8)]
+    assert table["id"].to_pylist() == list(range(8))
+
+
+def test_a_part_of_a_unit_begins_from_what_is_known_of_its_own_rows():
+    module = network()
+    data = labelled(module, 8)
+    job = make_job(module, data, threats=["linf:0.02"], profile="quick", rows=16)
+    worker = Worker(job.plan, job.prepared, list(job.threats.values()), job.data)
+    known = {"ids": job.data.ids.numpy(), "point": data[0].numpy()}
+    assert worker.do(Task(Unit(0, 0, 2, 0), np.arange(4), 16, (known,))).table["id"].to_pylist() == [0, 1, 2, 3]
+
+
+def test_what_the_guide_breaks_is_no_fault_of_the_model():
+    """A guide's copy that raises steers nothing: the model itself does, and no row is in error."""
+    module = network()
+    data = labelled(module, 8)
+    job = make_job(module, data, threats=["linf:0.02"], profile="quick", rows=16)
+    guide = replace(job.prepared.guide, model=job.prepared.guide.model.twin(Picky(module, 0.0, 1.0)))
+    worker = Worker(job.plan, replace(job.prepared, guide=guide), list(job.threats.values()), job.data)
+    table = worker.do(Task(Unit(0, 0, 0, 0), np.arange(8), 16)).table
+    assert "error" not in table["status"].to_pylist()
+    assert worker.prepared.guide == guide
+
+
 @pytest.mark.parametrize("threat", ["linf:0.01", "rotation:1deg"])
 def test_a_clean_input_without_an_answer_is_neither_right_nor_robust(threat):
     class Gap(nn.Module):
@@ -215,6 +284,24 @@ def test_time_limits_are_stamped(case):
         ({"threats": ["linf:0.1"], "limit": 1000}, RequestError, "1000"),
         ({"threats": ["linf:0.1"], "speed": 3}, RequestError, "speed"),
         ({"threats": ["l0:3"], "profile": "standard"}, RequestError, "quick or deep"),
+        ({"threats": ["linf:0.1", "linf:0.10"]}, RequestError, "linf:0.10 is linf:0.1 again"),
+        (
+            {"threats": [Linf(0.1, constraints=Constraints(mask=torch.eye(8) == k)) for k in (0, 1)]},
+            RequestError,
+            "two differ in their arrays alone",
+        ),
+        ({"threats": ["linf:0.1+knowledge:label"]}, RequestError, "say --attack rays"),
+        (
+            {"threats": ["linf:0.1+knowledge:label"], "goal": "topk:2"},
+            RequestError,
+            "Square needs scores, and the threat linf:0.1 grants label$",
+        ),
+        (
+            {"threats": ["linf:0.1"], "goal": "source-target:3->5"},
+            RequestError,
+            "none of the 40 examples, which are of class 1, 2:",
+        ),
+        ({"threats": ["linf:0.1"], "method": "interval"}, RequestError, "--certify"),
     ],
 )
 def test_bad_requests_write_nothing(case, tmp_path, options, error, words):

@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 import mohs.cli
 from mohs import auditing, demo
 from mohs.cli import COMMANDS
+from mohs.cli.options import own
 from mohs.data import load_digits
+from mohs.errors import RequestError
 from mohs.store import Run
 
 QUICK = ["--data", "digits", "--threat", "linf:0.05", "--profile", "quick", "--limit", "16"]
@@ -234,6 +236,9 @@ WRONG = [
     ([*AUDIT, "--threat", "linf:0.1", "--rows", "0"], "rows"),
     ([*AUDIT, "--threat", "linf:0.1", "--speed", "3"], "speed"),
     ([*AUDIT, "--threat", "l0:3", "--profile", "standard"], "quick or deep"),
+    ([*AUDIT, "--threat", "linf:0.1", "--method", "crwn"], "did you mean 'crown'"),
+    ([*AUDIT, "--threat", "linf:0.1", "--method", "interval"], "give --certify"),
+    ([*AUDIT, "--threat", "linf:0.1", "--seconds", "3"], "--seconds is for --method branch-and-bound"),
     (AUDIT, "threat"),
     (["audit", "demo", "--data", "digits", "--threat", "linf:0.1", "--limit", "100000"], "100000"),
     (["audit", "demo", "--data", "dgits", "--threat", "linf:0.1"], "did you mean 'digits'"),
@@ -375,6 +380,23 @@ def test_a_run_in_other_hands_and_a_run_that_fails(mohs_: Mohs, tmp_path: Path, 
     assert contents(tmp_path / "full") == contents(runs / "good")
 
 
+def test_what_nobody_foresaw_is_exit_3_and_one_line(mohs_: Mohs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by zero\nand more")
+
+    monkeypatch.setattr("mohs.engine.work.Worker._clean", fail)
+    monkeypatch.delenv("MOHS_TRACEBACK", raising=False)
+    done = mohs_("audit", "demo", *QUICK, "--out", "failed")
+    assert done.code == 3
+    assert "mohs: ZeroDivisionError: by zero; a fault of mohs, or of code that it was given: MOHS_TRACEBACK=1" in done.said
+    assert "Traceback" not in done.said
+    monkeypatch.setenv("MOHS_TRACEBACK", "1")
+    done = mohs_("resume", "failed")
+    assert done.code == 3
+    assert "Traceback" in done.said
+    assert "in fail" in done.said
+
+
 # readers
 
 
@@ -514,10 +536,10 @@ def test_an_attack_there_is_not_and_two_lists_at_once(mohs_: Mohs):
 def test_profiles_are_listed(mohs_: Mohs):
     done = mohs_("attacks", "--profiles")
     assert done.code == 0
-    for part in ("quick 1", "standard 1", "deep 2", "square (5000 queries)", "apgd-t (100 steps x 9 targets)"):
+    for part in ("quick 2", "standard 1", "deep 3", "square (5000 queries)", "apgd-t (100 steps x 9 targets)"):
         assert part in done.out
     rows = mohs_("attacks", "--profiles", "--json").json
-    assert {row["profile"] for row in rows} == {"quick 1", "standard 1", "deep 2", "scores 1"}
+    assert {row["profile"] for row in rows} == {"quick 2", "standard 1", "deep 3", "scores 1"}
     transformed = {"spatial", "semantic", "flow", "recolor", "wasserstein", "perceptual", "patch", "manifold"}
     assert {row["threat"] for row in rows} == {"linf", "l2", "l1", "l0", *transformed}
 
@@ -552,6 +574,16 @@ def test_one_attack_keeps_what_it_made(mohs_: Mohs, tmp_path: Path, threat: str,
     assert more["forwards"] >= told["forwards"]
     said = mohs_(*words, "--steps", "5")
     assert "broken, accuracy left" in said.out
+
+
+def test_options_of_an_attack_or_recipe_are_read_in_every_spelling():
+    words = ["--beta=6", "--step-size", "-0.5", "--decoupled", "--others", "l2:0.5;l1:12", "--every-step", "--name=a=b"]
+    given = {"beta": "6", "step_size": "-0.5", "decoupled": "true", "others": "l2:0.5;l1:12", "every_step": "true"}
+    assert own(words) == {**given, "name": "a=b"}
+    assert own([]) == {}
+    for words in (["6"], ["--beta", "6", "7"], ["-b", "6"], ["--"], ["--=6"]):
+        with pytest.raises(RequestError, match="--name value or --name=value"):
+            own(words)
 
 
 def test_an_objective_a_confidence_and_a_target_by_their_names(mohs_: Mohs, tmp_path: Path):
@@ -670,9 +702,10 @@ def test_smoothing_is_a_table_a_page_and_json(mohs_: Mohs, tmp_path: Path):
 
 
 def test_clever_is_a_table_a_page_and_json(mohs_: Mohs, tmp_path: Path):
-    words = ("clever", "demo", "--data", "digits", "--limit", 3, "--batches", 3, "--per-batch", 16, "--out", "out")
-    done = mohs_(*words)
+    words = ("clever", "demo", "--data", "digits", "--limit", 3, "--batches", 3, "--per-batch", 16)
+    done = mohs_(*words, "--out", "out")
     assert done.code == 0
+    assert "exists and is not empty" in mohs_(*words, "--out", "out").said
     assert "an estimate, not a certificate" in done.out
     found = mohs_(*words, "--json", "--no-attack").json
     assert [row["attack"] for row in found["examples"]] == [None] * 3

@@ -17,7 +17,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mohs.data import load_data, load_digits
 from mohs.data.digits import held_out
+from mohs.data.shared import shared
 from mohs.errors import DataError, UnknownName
+from mohs.jobs import make_job
+from tests.small import Linear
 
 
 @pytest.fixture
@@ -103,9 +106,31 @@ def test_8_bit_images_are_scaled_and_their_channels_moved_where_that_is_sure(
     assert all(part in note for part, note in zip(notes, data.notes, strict=True))
 
 
+def test_8_bit_values_are_brought_to_the_bounds_that_were_declared(tmp_path: Path) -> None:
+    """The least at the lower and the greatest at the upper one; for a model of 0..255 they are what they were."""
+    x = torch.tensor([0, 51, 255], dtype=torch.uint8).repeat(4).view(3, 1, 2, 2)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(x[0, 0].numpy()).save(tmp_path / "a" / "0.png")
+    for bounds, want, note in (((-1, 1), [-1.0, -0.6, 1.0], ["-1..1"]), ((0, 255), [0.0, 51.0, 255.0], [])):
+        data = load_data((x, torch.zeros(3, dtype=torch.long)), bounds=bounds)
+        torch.testing.assert_close(data.x.flatten(), torch.tensor(want).repeat(4))
+        assert [text.rpartition(" ")[2] for text in data.notes] == note
+        pictures = load_data(tmp_path, bounds=bounds)
+        assert torch.equal(pictures.x[0], data.x[0])
+        assert pictures.notes == data.notes
+
+
+def test_an_audit_loads_8_bit_data_in_the_bounds_of_its_model(tmp_path: Path) -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(64, 1, 2, 2)
+    np.savez(tmp_path / "8bit.npz", x=x, y=np.zeros(64, dtype=int))
+    module = Linear(torch.eye(4), torch.zeros(4))
+    job = make_job(module.eval(), str(tmp_path / "8bit.npz"), threats=["linf:8"], bounds=(0, 255), profile="quick")
+    assert torch.equal(job.data.x, x.float())
+
+
 def test_floating_point_images_stay_as_they_are() -> None:
     x = torch.rand(6, 7, 9, 3) * 255
-    data = load_data((x, torch.zeros(6, dtype=torch.long)))
+    data = load_data((x, torch.zeros(6, dtype=torch.long)), bounds=(-1, 1))
     assert torch.equal(data.x, x)
     assert data.notes == ()
 
@@ -321,8 +346,11 @@ def test_pickles_in_npz_are_refused_and_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     np.savez(tmp_path / "evil.npz", x=np.array([Marker(marker)], dtype=object), y=np.zeros(1))
     (tmp_path / "bare.npz").write_bytes(pickle.dumps(Marker(marker)))
-    for name in ("evil.npz", "bare.npz"):
-        with pytest.raises(DataError, match="carries pickled objects, which run code when loaded"):
+    (tmp_path / "text.npz").write_text("x,y\n1,2\n")
+    with pytest.raises(DataError, match="carries pickled objects, which run code when loaded"):
+        load_data(tmp_path / "evil.npz")
+    for name in ("bare.npz", "text.npz"):
+        with pytest.raises(DataError, match=r"is no \.npz, whatever its name"):
             load_data(tmp_path / name)
     assert not marker.exists()
 
@@ -352,6 +380,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, pair: tuple[Tensor, Tensor]) 
         load_data("digts")
     with pytest.raises(DataError, match="data is a int; expected a name, a path, a pair"):
         load_data(3)
+
+
+def test_examples_in_common_are_told_by_their_values() -> None:
+    x = torch.arange(24.0).view(4, 1, 2, 3)
+    other = torch.cat([x[[3, 1]], x[:1] + 1e-6]).permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2)
+    assert shared(x, other).tolist() == [False, True, False, True]
+    assert shared(other, x).tolist() == [True, True, False]
+    assert shared(-torch.zeros(1, 2), torch.zeros(3, 2)).tolist() == [True]
 
 
 def test_the_real_data(cases: Any) -> None:

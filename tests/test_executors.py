@@ -15,6 +15,7 @@ import torch
 
 from mohs.auditing import carry_out, resume
 from mohs.engine import executors
+from mohs.engine.work import Worker
 from mohs.errors import RunFailed
 from mohs.jobs import Job, describe, make_job
 from mohs.models.cpu import threads
@@ -74,14 +75,15 @@ def test_a_killed_process_fails_the_run_which_resumes(tmp_path):
         assert len(contents(resume(tmp_path / "run", model=module, data=data).run)) > 90
 
 
-def test_an_error_comes_back_as_it_was(tmp_path):
-    def fail():
-        raise ZeroDivisionError("in the model")
+def test_an_error_comes_back_as_it_was(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("a fault of mohs")
 
-    _, _, job = made(fail)
-    with pytest.raises(ZeroDivisionError, match="in the model") as caught:
+    _, _, job = made()
+    monkeypatch.setattr(Worker, "_clean", fail)
+    with pytest.raises(ZeroDivisionError, match="a fault of mohs") as caught:
         carry_out(Run.create(tmp_path / "run", describe(job)), job, None)
-    assert any("otherwise" in note for note in caught.value.__notes__)
+    assert any("in fail" in note for note in caught.value.__notes__)
 
     class Odd(Exception):
         """Cannot travel: it takes two arguments and passes on one."""
@@ -89,10 +91,10 @@ def test_an_error_comes_back_as_it_was(tmp_path):
         def __init__(self, first, second) -> None:
             super().__init__(first)
 
-    def fail_oddly():
+    def fail_oddly(*_):
         raise Odd("strange", "thing")
 
-    _, _, job = made(fail_oddly)
+    monkeypatch.setattr(Worker, "_clean", fail_oddly)
     with pytest.raises(RunFailed, match="Odd: strange"):
         carry_out(Run.create(tmp_path / "odd", describe(job)), job, None)
 

@@ -434,6 +434,7 @@ class TestContract:
         [
             (lambda b, h: (200, b"<html>Sign in</html>", {}), {}, "answered 200: '<html>Sign in</html>': that is a page"),
             (lambda b, h: (401, b"who?", {}), {}, "answered 401: 'who\\?': it asks for authorisation"),
+            (lambda b, h: (403, b"no", {}), {"guard": {"refuses": [403]}}, "its guard refuses the very first query"),
             (lambda b, h: (404, b"no such", {}), {}, "answered 404: 'no such'"),
             (lambda b, h: {"scores": [[0.5, 0.3, 0.2]]}, {}, "3 scores, and 4 classes are described.*received"),
             (lambda b, h: {"scores": [[5.0, -1, 2, 3]]}, {}, "no probabilities: say kind = 'logits'"),
@@ -530,3 +531,5 @@ def test_money_buys_what_it_says(make: Make) -> None:
     model = make(Stub(url="http://127.0.0.1:9/x"), options={"spend": 0.3}, price=0.1)
     assert model.client.answers.limit == 3  # though 0.3 / 0.1 is below 3 in floats
     assert math.floor(0.3 / 0.1) == 2
+    with pytest.raises(RequestError, match="--spend 1 needs what a query costs"):
+        make(Stub(url="http://127.0.0.1:9/x"), options={"spend": 1.0})

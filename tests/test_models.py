@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mohs.data import load_digits
-from mohs.errors import DataError, Missing, ModelError, RequestError, UnknownName
+from mohs.errors import DataError, Missing, ModelError, ModelRaised, RequestError, UnknownName
 from mohs.models import Model, TorchModel, as_model, load_model, prepare
 from mohs.models.archive import check_exported
 from mohs.models.contract import check_contract
@@ -600,6 +600,74 @@ def test_a_model_without_gradient_gives_scores(function: Callable[[Tensor], Tens
     assert (finding.code, model.gives) == ("gradient", Knowledge.SCORES)
     assert reason in finding.message
     assert "not robustness" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("function", "outputs", "codes"),
+    [
+        (lambda x: flat(x).clamp(max=1), "logits", []),
+        (lambda x: (flat(x) * 1000).softmax(1), "probabilities", ["saturated"]),
+    ],
+)
+def test_gradients_that_vanish_at_some_examples_are_told(
+    function: Callable[[Tensor], Tensor], outputs: Any, codes: list[str], x: Tensor
+) -> None:
+    """At the last of the probed rows alone, or at the first."""
+    for order in (range(16), range(15, -1, -1)):
+        some = torch.zeros(16, 64)
+        some[:10, 20], some[10:, 20:30], some[10:, 25] = 0.001, 0.8, torch.linspace(0.9, 1.0, 6)
+        some = some.view(16, 1, 8, 8)[list(order)]
+        model = as_model(Called(function), some, outputs=outputs)
+        found = check_contract(model, some, function(some).argmax(1))
+        assert [finding.code for finding in found] == [*codes, "flat"]
+        assert (model.flat, model.gives) == (True, Knowledge.GRADIENT)
+        assert "6 of 16 examples" in found[-1].message
+        assert all("without its softmax" in finding.message for finding in found) == (outputs == "probabilities")
+    plain = as_model(Called(flat), x)
+    check_contract(plain, x, flat(x).argmax(1))
+    assert not plain.flat
+
+
+class Odd(nn.Module):
+    """Raises what it is told to where the first pixel is above a half."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x.flatten(1)[:, 0] > 0.5).any()):
+            raise self.error
+        return flat(x)
+
+
+def test_what_a_model_raises_is_told_from_what_it_cannot_help(x: Tensor) -> None:
+    bad = torch.ones_like(x)
+    model = as_model(Odd(KeyError("sensor 4")), x)
+    with pytest.raises(ModelRaised, match=r"the model Odd raised KeyError: 'sensor 4'; it should answer every input") as caught:
+        model.logits(bad)
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(ModelRaised, match="the model Odd raised KeyError"):
+        prepare(model, 0.45 + 0 * x)  # whose probes lie off the data
+    with pytest.raises(ModelError, match=r"does not take the data, .*KeyError: 'sensor 4'"):
+        as_model(model.module, bad)
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] not enough memory: you tried to allocate 1 byte"),
+        RequestError("said on purpose"),
+        torch.AcceleratorError("the device is lost"),
+    ):
+        with pytest.raises(type(error)) as passed:
+            as_model(Odd(error), x).logits(bad)
+        assert passed.value is error
+
+
+def test_onnx_that_fails_at_an_input_is_told_so(tmp_path: Path, x: Tensor) -> None:
+    write_onnx(tmp_path / "m.onnx", ["scores"])
+    model = load_model(str(tmp_path / "m.onnx"), x=x)
+    with pytest.raises(ModelRaised, match=r"the model m.onnx raised InvalidArgument: .*; it should answer every input"):
+        model.logits(torch.zeros(2, 1, 5, 5))
 
 
 @pytest.fixture(scope="module")

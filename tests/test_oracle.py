@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from mohs.aim import Aim
 from mohs.attacks import PGD
 from mohs.attacks.base import Attack
-from mohs.errors import Refused
+from mohs.errors import DataError, ModelError, Refused
 from mohs.ledger import MARKS, Status
 from mohs.losses import cross_entropy, logit_difference
-from mohs.models import Batched, Guide, Judge, Model, Prepared, TorchModel, prepare
+from mohs.models import Batched, Guide, Judge, Model, Prepared, TorchModel, as_model, prepare
 from mohs.models import prepared as prepared_module
 from mohs.models.batched import measure_quantum
 from mohs.models.fold import fold_batch_norm, fold_normalisation
@@ -233,6 +233,7 @@ def test_what_is_not_granted_is_refused_by_both_names():
         (Linf(0.2, knowledge=Knowledge.LABEL), "gradient", "label"),
         (Linf(0.2, knowledge=Knowledge.LABEL), "scores", "label"),
         (Linf(0.2, knowledge=Knowledge.TRANSFER), "label", "transfer"),
+        (Linf(0.2, knowledge=Knowledge.TRANSFER), "gradient", "transfer"),  # of a copy of the model, which is no surrogate
     ):
         oracle = begin(pair(Step()), threat=threat)
         with pytest.raises(Refused, match=rf"asks for {ask}, and the threat linf:0.2 grants {level}"):
@@ -271,7 +272,9 @@ def test_an_output_that_does_not_depend_on_the_input_is_refused():
 
 def test_under_transfer_the_judge_sees_the_last_point_alone():
     judge = Noted(Step())
-    oracle = begin(pair(judge, Step(0.45), exact=False), threat=Linf(0.2, knowledge=Knowledge.TRANSFER))
+    prepared = pair(judge, exact=False)
+    prepared = replace(prepared, surrogate=pair(Step(0.45)).guide)
+    oracle = begin(prepared, threat=Linf(0.2, knowledge=Knowledge.TRANSFER))
     for _ in oracle.steps(4):
         assert (oracle.gradient(at(0.55, 0.55, 0.55), logit_difference).margin > 0).all()  # of the surrogate
         assert oracle.open.all()  # nothing stops early
@@ -738,7 +741,7 @@ def test_a_clean_input_that_is_wrong_by_a_tie_is_broken(threat: str):
     for rejected in (None, 2):
         model = TorchModel(Even().eval(), classes=3)
         model.rejected = rejected
-        prepared = Prepared(Judge(model, 16, 1, exact=model.double()), Guide(model, 16, 1))
+        prepared = Prepared(Judge(model, 16, 1, exact=model.double()), Guide(model, 16, 1), surrogate=Guide(model, 16, 1))
         out = Still()(prepared, x, y, threat=threat)
         assert out.broken.tolist() == [False, True, True, True]
         assert (out.distance[out.broken] == 0).all()
@@ -1061,3 +1064,40 @@ def test_what_has_no_answer_is_closed_with_its_reason_and_never_robust() -> None
     outcome = oracle.outcome()
     assert [status == Status.SURVIVED for status in outcome.status] == [False, True, False]
     assert "nan" in outcome.reason[0].lower() or "finite" in outcome.reason[0]
+
+
+# a call by itself
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda m, x, y: (m, 255 * x, y), DataError, "outside the bounds"),
+        (lambda m, x, y: (m, x, y + 5), DataError, "labels run from 5 to 6 and the model has 2 classes"),
+        (lambda m, x, y: (m, x, y[:5]), DataError, "there are 8 examples and 5 labels"),
+        (lambda m, x, y: (prepare(as_model(m, x), x), x, y[:5]), DataError, "there are 8 examples and 5 labels"),
+        (lambda m, x, y: (m, x, y.float()), DataError, "the labels are torch.float32"),
+        (lambda m, x, y: (m, (255 * x).byte(), y), DataError, "the examples are torch.uint8"),
+        (lambda m, x, y: (m, x / 0, y), DataError, "NaN or infinity"),
+        (lambda m, x, y: (m, x.numpy().astype(object), y), DataError, "x is object; expected an array of numbers"),
+        (
+            lambda m, x, y: (nn.Sequential(m, nn.Softmax(1)), x, y),
+            ModelError,
+            "they are probabilities; say --outputs probabilities",
+        ),
+    ],
+)
+def test_what_cannot_be_attacked_is_said_before_the_model_is_attacked(spoil, error, words):
+    module = nn.Linear(4, 2)
+    x = torch.rand(8, 4, generator=torch.Generator().manual_seed(0))
+    model, bad, labels = spoil(module, x, torch.arange(8) % 2)
+    with pytest.raises(error, match=words):
+        PGD(steps=1)(model.eval() if isinstance(model, nn.Module) else model, bad, labels, threat="linf:0.1")
+
+
+def test_arrays_are_attacked_as_tensors_are():
+    module = nn.Linear(4, 2).eval()
+    x, y = torch.rand(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    one, two = (PGD(steps=2)(module, *data, threat="linf:0.1") for data in ((x, y), (x.numpy(), y.numpy())))
+    assert torch.equal(one.adversarial, two.adversarial)
+    assert one.status == two.status

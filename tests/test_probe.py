@@ -331,11 +331,13 @@ class TestKnowledge:
         assert told is not None
         assert told["threats"][0]["queries"]
 
-    def test_the_nearest_is_told_against_queries(self, described: Path, tmp_path: Path) -> None:
-        """By labels and without a budget of distance, as far as the queries go."""
-        described.write_text(described.read_text().replace('scores = "$.scores"', 'labels = "$.labels"'))
+    @pytest.mark.parametrize("gives", ["labels", "scores"])
+    def test_the_nearest_is_told_against_queries(self, gives: str, described: Path, tmp_path: Path) -> None:
+        """Without a budget of distance, as far as the queries go."""
+        if gives == "labels":
+            described.write_text(described.read_text().replace('scores = "$.scores"', 'labels = "$.labels"'))
         x, y = examples(6)
-        with running(Stub(serve_labels)) as stub:
+        with running(Stub(serve_labels) if gives == "labels" else Stub()) as stub:
             result = probe(stub.url, (x, y), describe=described, threats=["l2:inf"], queries=300, out=tmp_path / "run")
         told = as_json(result.verdict)
         assert told is not None

@@ -431,6 +431,9 @@ def test_bad_requests_say_what_to_do(model: Model, monkeypatch: pytest.MonkeyPat
     make_app(Labels(), (4,), gives="label")
     with pytest.raises(RequestError, match="empty"):
         make_app(model, SHAPE, token=" ")
+    with pytest.raises(RequestError, match="topk:11 tells more than the 10 classes"):
+        make_app(model, SHAPE, gives="topk:11")
+    make_app(model, SHAPE, gives="topk:10")
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "mohs.serve.app", raising=False)
     with pytest.raises(Missing, match=r"pip install 'mohs\[serve\]'"):

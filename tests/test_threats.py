@@ -201,6 +201,7 @@ def test_bad_goals_say_what_was_meant(text: str, error: type[Exception], words: 
         ("targeted:10", "names class 10, but the model has classes 0 to 9"),
         ("source-target:12->3", "names class 12"),
         ("source-target:3->12", "names class 12"),
+        ("source-target:3->3", "ends where it begins"),
         ("confidence:0", "between 0 and 1"),
         ("confidence:1.5", "between 0 and 1"),
         ("topk:0", "1 <= k < 10"),

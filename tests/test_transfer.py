@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 import mohs
 from mohs.attacks import find
 from mohs.attacks.base import Attack
+from mohs.attacks.blackbox.hybrid import Hybrid
 from mohs.attacks.gradient.apgd import APGD
 from mohs.attacks.gradient.mifgsm import MIFGSM
 from mohs.attacks.gradient.pgd import PGD
@@ -397,8 +399,19 @@ def test_an_audit_by_surrogates_is_resumed_with_the_same_ones(tmp_path: Path) ->
     assert done.run.records().drop_columns(columns).equals(whole.run.records().drop_columns(columns))
 
 
-def test_bisection_is_no_part_of_a_transfer() -> None:
-    """It asks the model at every radius: without surrogates too, such an audit goes without a curve."""
-    w = world()
-    found = mohs.audit(w.module, (w.x, w.y), threats=["linf:0.03+knowledge:transfer"], profile="quick", rows=16)
-    assert "asks the model at every radius" in found.run.spec["plan"]["threats"][0]["stages"][-1]["inapplicable"]
+def test_without_surrogates_what_was_made_elsewhere_alone_is_judged(tmp_path: Path) -> None:
+    """The model's own gradients are no surrogate's, and bisection asks the model at every radius."""
+    w, threat = world(), "linf:0.03+knowledge:transfer"
+    options = {"threats": [threat], "profile": "quick", "rows": 16}
+    with pytest.raises(RequestError, match=r"apgd-ce, apgd-t: the threat linf:0\.03 grants transfer, and no surrogate was given"):
+        mohs.audit(w.module, (w.x, w.y), out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(Refused, match="grants transfer, and no surrogate was given"):
+        PGD()(w.module, w.x, w.y, threat=threat)
+    with pytest.raises(Refused, match="Hybrid starts on a surrogate, and no surrogate was given"):
+        Hybrid()(w.module, w.x, w.y, threat="linf:0.03")
+    save_file({"point": 0.03 * torch.ones_like(w.x[0])}, tmp_path / "made.safetensors")
+    found = mohs.audit(w.module, (w.x, w.y), attacks=[f"replay point={tmp_path / 'made.safetensors'}"], **options)
+    stages = found.run.spec["plan"]["threats"][0]["stages"]
+    assert [stage["name"] for stage in stages if stage["inapplicable"] is None] == ["replay"]
+    assert "asks the model at every radius" in stages[-1]["inapplicable"]

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from mohs.errors import Contradiction, RunError
 from mohs.store import Run
 from mohs.store.compare import compare
-from mohs.store.verdict import Score, ThreatVerdict, Verdict, verdict_of, wilson
+from mohs.store.verdict import Score, ThreatVerdict, Verdict, union, verdict_of, wilson
 from tests.hand_made import make_run, row, spec, stage, threat
 
 
@@ -290,3 +290,14 @@ def test_what_became_undecided_is_lost(tmp_path: Path) -> None:
     assert (found.before, found.after) == (1.0, 0.25)
     assert found.p == 2 / 2**6
     assert found.fell
+
+
+def test_a_union_is_of_the_same_cases(tmp_path: Path) -> None:
+    ends = [("survived", "survived"), ("broken", "survived"), ("survived", "broken"), ("survived", "error"), ("broken", "error")]
+    rows = [row(i, -1, "survived") for i in range(len(ends))]
+    rows += [row(i, 0, end, threat=number) for i, both in enumerate(ends) for number, end in enumerate(both)]
+    threats = [threat(text, stages=[stage("stage 0")]) for text in ("linf:0.1", "l2:1")]
+    found = judge(tmp_path, len(ends) + 1, rows, *threats)  # and one that nobody reached
+    assert [each.score.robust for each in found.threats] == [3, 2]
+    assert union(found.threats) == Score(robust=1, undecided=2, n=6)
+    assert union(found.threats[:1]) == found.threats[0].score

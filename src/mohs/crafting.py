@@ -130,9 +130,11 @@ def universal(
     method = method or ("patch" if isinstance(parsed, PatchThreat) else "gradient")
     craft = find(method).from_spec(settings or {}) if isinstance(method, str) else method
     request = make_request(model, data, [str(threat)], {"seed": seed, "limit": limit, **options})
-    every = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed)
+    every = data if isinstance(data, Examples) else load_data(data, limit=limit, seed=seed, bounds=request.bounds)
     subject = load(model, every.x, request)
     findings = check_contract(subject, every.x, every.y)
+    if test is not None and not isinstance(test, Examples):
+        test = load_data(test, bounds=request.bounds)
     mine, others = _parts(every, test, held_out, seed)
     if test is not None:
         findings += [found for found in check_contract(subject, others.x, others.y) if found not in findings]
@@ -197,16 +199,15 @@ def saved_as(path: str | Path) -> Path:
     return path
 
 
-def _parts(data: Examples, test: Data | None, held_out: float, seed: int) -> tuple[Examples, Examples]:
+def _parts(data: Examples, test: Examples | None, held_out: float, seed: int) -> tuple[Examples, Examples]:
     """What the change is made from, and what it is judged on."""
     if test is not None:
-        others = test if isinstance(test, Examples) else load_data(test)
-        if others.x.shape[1:] != data.x.shape[1:]:
+        if test.x.shape[1:] != data.x.shape[1:]:
             raise DataError(
-                f"the test data have the shape {list(others.x.shape[1:])}, and those to make the change from "
+                f"the test data have the shape {list(test.x.shape[1:])}, and those to make the change from "
                 f"{list(data.x.shape[1:])}"
             )
-        return data, others
+        return data, test
     if not 0 < held_out < 1:
         raise RequestError(f"the share held out should lie between 0 and 1, and is {held_out:g}")
     if len(data) < 2:

@@ -6,6 +6,7 @@ MohsError
 │   ├── ThreatError       a threat, goal or constraint that cannot be
 │   ├── DataError         examples that cannot be audited
 │   ├── ModelError        a model that cannot be loaded, or breaks its contract
+│   │   └── ModelRaised   its own code raised; of a run, rows end in error for it
 │   ├── Refused           an attack asked for what the threat or the model does not grant
 │   ├── Missing           an optional package is not installed
 │   └── RunError          a run folder that cannot be used
@@ -41,6 +42,10 @@ class DataError(RequestError):
 
 class ModelError(RequestError):
     """A model that cannot be loaded, or breaks its contract."""
+
+
+class ModelRaised(ModelError):
+    """The model's own code raised at some input; what it raised is the cause."""
 
 
 class Refused(RequestError):

@@ -57,10 +57,12 @@ def explore(
 
     The queries of the contract's check count. options: as of `mohs.probing.probe`, without those of an attack.
     """
-    examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
     total = min(queries, options.pop("total", None) or queries)
     chosen = {"profile": "probe", "describe": str(describe), "queries": queries, "total": total, **options}
     request = make_request(url, data, [], chosen)
+    examples = (
+        data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=request.seed, bounds=request.bounds)
+    )
     model = load_http(url, request)
     try:
         findings = check_contract(model, examples.x, examples.y)

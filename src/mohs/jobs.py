@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,6 +19,7 @@ from mohs.engine.certified import NAME as CERTIFY
 from mohs.engine.certified import certified, certifying
 from mohs.engine.curves import CURVE
 from mohs.engine.executors import most_processes
+from mohs.engine.flat import backed
 from mohs.engine.plan import Plan, make_plan
 from mohs.engine.probes import NAME as PROBE
 from mohs.engine.probes import probing
@@ -33,6 +34,7 @@ from mohs.models.ensemble import surrogate
 from mohs.models.http import HttpModel
 from mohs.models.saliency import check_saliency
 from mohs.request import Request, command, make_request, name_of
+from mohs.rng import Stream
 from mohs.subjects import AnyModel, alone, check_aids, check_grid, evade, facing, load_surrogate
 from mohs.threat import Goal, Knowledge, Threat, parse_goal, parse_threat
 
@@ -62,14 +64,16 @@ def make_job(
     **options: Any,
 ) -> Job:
     """Load, check and plan; nothing is written. answers: the file of what an endpoint has answered in this run so far."""
-    examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
     if not threats:
         raise RequestError("an audit needs a threat, such as linf:8/255")
     carried = bool(surrogates) and options.get("profile") != PROBE  # a probe asks on from what its surrogates found
-    parsed = dict(_named(threat, carried) for threat in threats)
+    parsed = _apart(_named(threat, carried) for threat in threats)
     if surrogates:
         options["surrogates"] = [name_of(part) for part in surrogates]
     request = make_request(model, data, list(parsed), options)
+    examples = (
+        data if isinstance(data, Examples) else load_data(data, limit=request.limit, seed=request.seed, bounds=request.bounds)
+    )
     profile = _profile(request)
     subject = defended(alone(model, examples.x, request, answers), request.defences)
     check_grid(subject, parsed)
@@ -83,10 +87,10 @@ def make_job(
     for threat in bound.values():
         threat.check(examples.x)
     if not surrogates and profile.name in PROFILES:
-        profile = sighted(profile, list(bound.values()), subject)
+        profile = backed(sighted(profile, list(bound.values()), subject), subject)
     if request.attacks:
         profile = joined(profile, [attacks.parse(text) for text in request.attacks])
-    goals = _goals(parse_goal(request.goal), subject)
+    goals = _goals(parse_goal(request.goal), subject, examples.y)
     if request.certify:
         for threat in bound.values():
             certificates.make(request.method).check(threat, goals[0], subject, examples.x[:2])
@@ -127,10 +131,29 @@ def _named(threat: str | Threat, transfers: bool) -> tuple[str, Threat]:
     return f"{text}+knowledge:transfer", replace(parsed, knowledge=Knowledge.TRANSFER)
 
 
+def _apart(threats: Iterable[tuple[str, Threat]]) -> dict[str, Threat]:
+    """Threats by their texts; RequestError where one is written in two ways, or two in one."""
+    found: dict[str, Threat] = {}
+    texts: dict[tuple[object, ...], str] = {}
+    for text, threat in threats:
+        first = texts.setdefault((str(threat), threat.epsilon, threat.knowledge, threat.digest()), text)
+        if first != text:
+            raise RequestError(f"the threat {text} is {first} again, and would be attacked twice: leave one of them out")
+        found[text] = threat
+    if len(found) < len(texts):
+        raise RequestError(f"of the threats {', '.join(texts.values())} two differ in their arrays alone: audit one at a time")
+    return found
+
+
 def _profile(request: Request) -> Profile:
     if request.attacks and (request.surrogates or request.profile in (PROBE, CURVE.name)):
         what = "an attack on surrogates" if request.surrogates else f"the profile {request.profile}"
         raise RequestError(f"{what} is one battery, fixed: attacks of your own go beside the profiles of `mohs audit`")
+    if not request.certify and request.method != Request.model_fields["method"].default:
+        raise RequestError(
+            f"the method {request.method!r} is of a certificate, and none is asked for: give --certify (certify=True) too, "
+            "or leave it out"
+        )
     if request.profile == PROBE:
         return probing(request.queries or QUERIES, aided=bool(request.surrogates))
     if request.profile == CERTIFY:
@@ -140,9 +163,19 @@ def _profile(request: Request) -> Profile:
     return certified(profile, certificates.make(request.method)) if request.certify else profile
 
 
-def _goals(goal: Goal, model: Model) -> list[Goal]:
+def _goals(goal: Goal, model: Model, y: Tensor) -> list[Goal]:
+    """The cases of a goal; RequestError where none exists for any of the labels y [n]."""
     goal.check(model.classes)
-    return goal.cases(model.classes)
+    cases = goal.cases(model.classes)
+    unknown, stream = torch.zeros(len(y), model.classes), Stream.of(0, torch.arange(len(y)))
+    if not any(bool(case.applies(case.aim(y, unknown, stream)).any()) for case in cases):
+        held = y.unique().tolist()
+        shown = ", ".join(map(str, held[:10])) + (f" and {len(held) - 10} more" if len(held) > 10 else "")
+        raise RequestError(
+            f"the goal {goal} applies to none of the {len(y)} examples, which are of class {shown}: take other examples (--data, "
+            "--limit, --seed), or another goal"
+        )
+    return cases
 
 
 def check_pictured(examples: Examples) -> None:

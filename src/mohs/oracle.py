@@ -324,7 +324,7 @@ class Oracle:
 
     def _grant(self, question: Question) -> None:
         level, model, granted = question.level, question.model, self.threat.knowledge
-        own = model is not self.judge
+        own = model is not self.judge and self.surrogate is not None
         if level > granted and not (granted == Knowledge.TRANSFER and own):  # a surrogate is the adversary's own
             raise Refused(f"the attack asks for {level}, and the threat {self.threat} grants {granted} of the model")
         if level > model.model.gives:

@@ -211,7 +211,10 @@ def _inputs(data: Any, options: dict[str, Any]) -> tuple[Tensor, Tensor | None, 
         if not isinstance(options.get("describe"), type(None)):
             raise RequestError("an endpoint's answers are checked against labels: give (x, y)")
         return data.float(), None, (data, None)
-    examples = data if isinstance(data, Examples) else load_data(data, limit=options.get("limit"), seed=options.get("seed", 0))
+    if isinstance(data, Examples):
+        return data.x.float(), data.y, data
+    known = {name: options[name] for name in ("limit", "seed", "bounds") if name in options}
+    examples = load_data(data, **known)
     return examples.x.float(), examples.y, data
 
 

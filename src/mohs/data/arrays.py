@@ -1,4 +1,4 @@
-"""Arrays: tensors in memory, npz, safetensors. 8-bit images become float32 [n, channels, height, width] in [0, 1]."""
+"""Arrays: tensors in memory, npz, safetensors. 8-bit images become float32 [n, channels, height, width] in the bounds."""
 
 from __future__ import annotations
 
@@ -19,45 +19,47 @@ _CHANNELS = (1, 3, 4)
 
 
 class ArraySource(Source):
-    """Tensors x [n, *input] and y [n]: 8-bit ones are taken for images and scaled, all others as they are."""
+    """Tensors x [n, *input] and y [n]: 8-bit ones are taken for images later on."""
 
     def __init__(self, x: object, y: object, name: str, class_names: tuple[str, ...] | None = None) -> None:
         self.x, self.y, self.name, self.class_names = (
-            _tensor(x, f"x of {name}"),
-            _tensor(y, f"y of {name}"),
+            tensor_of(x, f"x of {name}"),
+            tensor_of(y, f"y of {name}"),
             name,
             class_names,
         )
         if self.x.ndim == 0 or self.y.ndim == 0 or len(self.x) != len(self.y):
             shapes = f"x of shape {list(self.x.shape)} and y of shape {list(self.y.shape)}"
             raise DataError(f"{name} has {shapes}; expected one label an example")
-        self.notes = changes(self.x)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        return as_inputs(self.x[ids]), self.y[ids]
+        return self.x[ids], self.y[ids]
 
 
-def as_inputs(x: Tensor) -> Tensor:
-    """8-bit values / 255, and 8-bit images with the channels first; float32."""
+def as_inputs(x: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """8-bit values with 0 and 255 at the bounds, and 8-bit images with the channels first; float32."""
     if x.dtype != torch.uint8:
         return x.float()
     if _last(x):
         x = x.permute(0, 3, 1, 2)
     elif x.ndim == 3:
         x = x.unsqueeze(1)
-    return x.float() / 255
+    low, high = bounds
+    return low + (high - low) * x.float() / 255
 
 
-def changes(x: Tensor) -> tuple[str, ...]:
+def changes(x: Tensor, bounds: tuple[float, float]) -> tuple[str, ...]:
     """What `as_inputs` does to x, in words."""
     if x.dtype != torch.uint8:
         return ()
     moved = ["channels moved first, from [n, height, width, channels]"] if _last(x) else []
     added = ["a channel added to [n, height, width]"] if x.ndim == 3 else []
-    return ("8-bit values divided by 255", *moved, *added)
+    low, high = bounds
+    scaled = {(0.0, 1.0): ["8-bit values divided by 255"], (0.0, 255.0): []}
+    return (*scaled.get((low, high), [f"8-bit values scaled from 0..255 to {low:g}..{high:g}"]), *moved, *added)
 
 
 def _last(x: Tensor) -> bool:
@@ -69,6 +71,9 @@ def from_npz(path: Path) -> ArraySource:
     """The arrays x (or X, images, data) and y (or Y, labels, targets) of an .npz; pickled objects are refused."""
     try:
         with path.open("rb") as file:
+            if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
+                raise DataError(f"{path} is no .npz, whatever its name: expected x and y as numpy.savez writes them")
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single array; expected an .npz with x and y (numpy.savez)")
@@ -104,7 +109,8 @@ def _key(path: Path, keys: list[str], wanted: tuple[str, ...]) -> str:
     return found[0]
 
 
-def _tensor(array: object, what: str) -> Tensor:
+def tensor_of(array: object, what: str) -> Tensor:
+    """On the CPU; DataError for what holds no numbers."""
     if isinstance(array, Tensor):
         return array.detach().cpu()
     try:

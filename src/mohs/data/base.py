@@ -49,7 +49,6 @@ class Source(ABC):
 
     name: str
     class_names: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mohs.data.arrays import as_inputs
 from mohs.data.base import Source
 from mohs.errors import DataError
 
@@ -34,7 +33,6 @@ class ImageFolder(Source):
         ]
         if not self.files:
             raise DataError(f"{path} holds no images; expected a folder a class with {', '.join(SUFFIXES)} files")
-        self.notes = ("8-bit values divided by 255",)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -52,7 +50,7 @@ class ImageFolder(Source):
                 )
             images[row] = pixels
         x = torch.from_numpy(images)
-        return as_inputs(x if x.ndim == 3 else x.permute(0, 3, 1, 2)), torch.tensor([label for _, label in chosen])
+        return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2), torch.tensor([label for _, label in chosen])
 
 
 def _pixels(file: Path) -> np.ndarray[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from mohs.data.arrays import ArraySource, from_npz, from_safetensors
+from mohs.data.arrays import ArraySource, as_inputs, changes, from_npz, from_safetensors
 from mohs.data.base import Examples, Source, checked, sample
 from mohs.data.digits import load_digits
 from mohs.data.images import ImageFolder
@@ -18,17 +18,17 @@ from mohs.errors import DataError, UnknownName
 FILES = {".npz": from_npz, ".safetensors": from_safetensors, ".parquet": from_table, ".csv": from_table}
 
 
-def load_data(source: Any, *, limit: int | None = None, seed: int = 0) -> Examples:
+def load_data(source: Any, *, limit: int | None = None, seed: int = 0, bounds: tuple[float, float] = (0.0, 1.0)) -> Examples:
     """The examples of a source, or `limit` of them drawn without replacement under `seed`, in the order of the source.
 
     source: `digits` (the test split), `digits:train`, a .npz, .safetensors, .parquet or .csv file, a folder with a
-    subfolder of images a class; from Python also a pair (x, y), a Dataset or a DataLoader. Raises DataError and
-    UnknownName.
+    subfolder of images a class; from Python also a pair (x, y), a Dataset or a DataLoader. bounds: what 8-bit values, and
+    they alone, are scaled to. Raises DataError and UnknownName.
     """
     opened = open_source(source, limit)
     ids = sample(len(opened), limit, seed, opened.name)
     x, y = opened.take(ids)
-    return checked(x, y, ids, opened.name, opened.class_names, opened.notes)
+    return checked(as_inputs(x, bounds), y, ids, opened.name, opened.class_names, changes(x, bounds))
 
 
 def open_source(source: Any, limit: int | None = None) -> Source:

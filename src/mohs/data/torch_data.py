@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
-from mohs.data.arrays import ArraySource, as_inputs, changes
+from mohs.data.arrays import ArraySource
 from mohs.data.base import Source
 from mohs.errors import DataError
 
@@ -33,9 +33,8 @@ class DatasetSource(Source):
 
     def take(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         items = [_pair(self.dataset[i], self.name) for i in ids.tolist()]
-        x = _stacked([torch.as_tensor(item[0]) for item in items], self.name)
-        self.notes = changes(x)
-        return as_inputs(x), _stacked([torch.as_tensor(item[1]) for item in items], self.name)
+        x, y = ([torch.as_tensor(item[part]) for item in items] for part in (0, 1))
+        return _stacked(x, self.name), _stacked(y, self.name)
 
 
 def from_loader(loader: DataLoader[Any] | IterableDataset[Any], limit: int | None) -> ArraySource:

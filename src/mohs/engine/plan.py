@@ -8,9 +8,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from mohs import attacks, certificates
+from mohs.engine.probes import choose
 from mohs.engine.profiles import Profile, Step
 from mohs.errors import Refused, RequestError
-from mohs.models import Model, Prepared
+from mohs.models import Prepared
 from mohs.threat import Goal, Threat
 
 IN_FLOATS = "float32, successes confirmed in float64"
@@ -100,16 +101,18 @@ def make_plan(
         precision=AS_SENT if model.remote else IN_FLOATS,
         guide=[*guide.log, *(prepared.surrogate.log if prepared.surrogate else ())],
         goals=[str(goal) for goal in goals],
-        threats=[_threat(text, threat, profile, goals[0], model) for text, threat in threats.items()],
+        threats=[_threat(text, threat, profile, goals[0], prepared) for text, threat in threats.items()],
     )
 
 
-def _threat(text: str, threat: Threat, profile: Profile, goal: Goal, model: Model) -> ThreatPlan:
-    stages = [_stage(step, threat, goal, model) for step in profile.compose(threat, model)]
+def _threat(text: str, threat: Threat, profile: Profile, goal: Goal, prepared: Prepared) -> ThreatPlan:
+    stages = [_stage(step, threat, goal, prepared) for step in profile.compose(threat, prepared.judge.model)]
     deciding = [stage for stage in stages if stage.kind == "decide"]
     if all(stage.inapplicable for stage in deciding) and not (stages and not deciding):
-        reasons = "; ".join(f"{stage.name}: {stage.inapplicable}" for stage in deciding)
-        raise RequestError(f"no attack of `{profile.name}` can be run against {text}: {reasons}")
+        whose = {reason: [s.name for s in deciding if s.inapplicable == reason] for reason in (s.inapplicable for s in deciding)}
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in whose.items())
+        instead = _instead(threat, goal, prepared)
+        raise RequestError(f"no attack of `{profile.name}` can be run against {text}: {reasons}{instead}")
     return ThreatPlan(
         text=text,
         name=threat.name,
@@ -122,11 +125,21 @@ def _threat(text: str, threat: Threat, profile: Profile, goal: Goal, model: Mode
     )
 
 
-def _stage(step: Step, threat: Threat, goal: Goal, model: Model) -> StagePlan:
+def _instead(threat: Threat, goal: Goal, prepared: Prepared) -> str:
+    """What to ask for where a profile has nothing: an attack by queries, if one serves."""
+    try:
+        name, _ = choose(threat, prepared.judge.model)
+        attacks.find(name)().admit(threat, goal, prepared)
+    except RequestError:
+        return ""
+    return f"; `{name}` serves: say --attack {name}"
+
+
+def _stage(step: Step, threat: Threat, goal: Goal, prepared: Prepared) -> StagePlan:
     reason = None
     try:
         for attack in step.attacks:
-            attack.check(threat.minimal() if step.kind == "measure" else threat, goal, model)
+            attack.admit(threat.minimal() if step.kind == "measure" else threat, goal, prepared)
     except Refused as refusal:
         reason = str(refusal)
     specs = [{"attack": attacks.name_of(attack), **attack.spec()} for attack in step.attacks]

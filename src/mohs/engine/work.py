@@ -17,16 +17,18 @@ from mohs import attacks, certificates
 from mohs.certificates.graph import Network, network_of
 from mohs.data import Examples
 from mohs.engine.plan import Plan, StagePlan
-from mohs.errors import Contradiction
+from mohs.errors import Contradiction, ModelRaised
 from mohs.ledger import MARKS, Outcome, Status
-from mohs.models import Prepared
+from mohs.models import Guide, Prepared
+from mohs.models.raised import out_of_memory
 from mohs.oracle import Oracle
 from mohs.rng import Stream
 from mohs.store import SCHEMA, Unit
-from mohs.threat import Goal, Knowledge, Threat, parse_goal
+from mohs.threat import Goal, Threat, parse_goal
 
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
+Work = Callable[["Task"], tuple[pa.Table, Arrays]]
 
 
 class Task(NamedTuple):
@@ -62,14 +64,41 @@ class Worker:
         if task.rows != self.prepared.judge.rows:
             self.prepared = self.prepared.with_rows(task.rows)
         if task.unit.stage < 0:
-            table, examples = self._fit(partial(self._clean, task, goal))
+            name, work = "clean", partial(self._clean, goal)
         else:
             stage = self.plan.threats[task.unit.threat].stages[task.unit.stage]
-            work = self._attack if stage.certificate is None else self._prove
-            table, examples = self._fit(partial(work, task, stage, goal))
+            name, work = stage.name, partial(self._attack if stage.certificate is None else self._prove, stage, goal)
+        table, examples = self._answered(work, task, name)
         return Done(table, examples, self.prepared.judge.rows)
 
-    def _clean(self, task: Task, goal: Goal) -> tuple[pa.Table, Arrays]:
+    def _answered(self, work: Work, task: Task, name: str) -> tuple[pa.Table, Arrays]:
+        """What comes of a unit. Where the model raises it is done in halves, as no row depends on its batch mates, and of one row
+        without the guide's changes of the model, so that what they break is not laid at its door."""
+        try:
+            return self._fit(partial(work, task))
+        except ModelRaised as error:
+            told, rows = str(error), len(task.positions)
+        if rows > 1:
+            halves = [task._replace(positions=half) for half in np.array_split(task.positions, 2)]
+            return _joined([self._answered(work, half, name) for half in halves])
+        judge = self.prepared.judge
+        if self.prepared.guide.model is judge.model:
+            return self._failed(task, name, told)
+        fast, plain = self.prepared.guide, Guide(judge.model, judge.rows, judge.quantum, slack=self.prepared.guide.slack)
+        self.prepared = replace(self.prepared, guide=plain)
+        try:
+            return self._answered(work, task, name)
+        finally:
+            self.prepared = replace(self.prepared, guide=replace(fast, rows=self.prepared.judge.rows))
+
+    def _failed(self, task: Task, name: str, reason: str) -> tuple[pa.Table, Arrays]:
+        """Of a row that the model raised at before it was attacked."""
+        x, y, ids = self._rows(task.positions)
+        margin = torch.full((len(x),), -torch.inf)
+        outcome = _unattacked(x, 0.0, status=[Status.ERROR] * len(x), reason=[reason] * len(x), margin=margin)
+        return _table(outcome, task.unit, name, ids, y, None), {}
+
+    def _clean(self, goal: Goal, task: Task) -> tuple[pa.Table, Arrays]:
         """The untouched inputs: clean accuracy, and where the goal is reached already."""
         x, y, ids = self._rows(task.positions)
         started = time.perf_counter()
@@ -101,7 +130,7 @@ class Worker:
         )
         return _table(outcome, task.unit, "clean", ids, y, aim.target), {}
 
-    def _prove(self, task: Task, stage: StagePlan, goal: Goal) -> tuple[pa.Table, Arrays]:
+    def _prove(self, stage: StagePlan, goal: Goal, task: Task) -> tuple[pa.Table, Arrays]:
         """What a certificate says: proved, or left open, or broken by an input that it met. margin: what that of the goal comes
         to at most."""
         assert stage.certificate is not None
@@ -142,7 +171,7 @@ class Worker:
         """The model as bounds see it."""
         return network_of(self.prepared.judge.model, self.data.x[:2].float().to(self.prepared.judge.model.device))
 
-    def _attack(self, task: Task, stage: StagePlan, goal: Goal) -> tuple[pa.Table, Arrays]:
+    def _attack(self, stage: StagePlan, goal: Goal, task: Task) -> tuple[pa.Table, Arrays]:
         unit, (x, y, ids) = task.unit, self._rows(task.positions)
         measure = stage.kind == "measure"
         threat = self.threats[unit.threat]
@@ -163,10 +192,17 @@ class Worker:
             deadline=self.deadline,
         )
         _recall(oracle, task.known, ids)
-        outcomes = [attacks.make(spec).on(oracle) for spec in stage.attacks]
+        started = time.perf_counter()
+        try:
+            outcomes = [attacks.make(spec).on(oracle) for spec in stage.attacks]
+        except ModelRaised as error:
+            if len(ids) > 1 or oracle.guide.model is not oracle.judge.model:
+                raise
+            oracle.ledger.close(oracle.ids, f"error: {error}")  # what it was asked is counted, what was found is kept
+            outcomes = [oracle.outcome(time.perf_counter() - started)]
         outcome = replace(outcomes[-1], seconds=torch.stack([o.seconds for o in outcomes]).sum(0))
         stored = _stored(outcome, unit, ids)
-        if stored and self.plan.queries is not None and nearest and threat.knowledge == Knowledge.LABEL:
+        if stored and self.plan.queries is not None and nearest:
             stored["trail"] = outcome.trail[outcome.broken].numpy()
             stored["trail_at"] = np.tile(np.array(MARKS), (len(stored["ids"]), 1))  # queries
         return _table(outcome, unit, stage.name, ids, y, oracle.aim.target), stored
@@ -183,7 +219,7 @@ class Worker:
                 return work()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 rows = self.prepared.judge.rows // 2
-                if not _out_of_memory(error) or rows < self.prepared.judge.quantum:
+                if not out_of_memory(error) or rows < self.prepared.judge.quantum:
                     raise
             self.prepared = self.prepared.with_rows(rows)
 
@@ -192,12 +228,17 @@ def _recall(oracle: Oracle, known: tuple[Arrays, ...], ids: Tensor) -> None:
     """Start from successes of earlier stages."""
     where = {int(i): row for row, i in enumerate(ids.tolist())}
     for stored in known:
-        rows = torch.tensor([where[int(i)] for i in stored["ids"]], device=oracle.x0.device)
-        oracle.recall(rows, torch.from_numpy(stored["point"]).to(oracle.x0.device))
+        here = np.isin(stored["ids"], ids.cpu().numpy())
+        rows = torch.tensor([where[int(i)] for i in stored["ids"][here]], device=oracle.x0.device)
+        if len(rows):
+            oracle.recall(rows, torch.from_numpy(stored["point"][here]).to(oracle.x0.device))
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+def _joined(parts: list[tuple[pa.Table, Arrays]]) -> tuple[pa.Table, Arrays]:
+    """The work on parts of a unit, as if it had been done on the whole."""
+    stored = [examples for _, examples in parts if examples]
+    examples = {name: np.concatenate([part[name] for part in stored]) for name in (stored[0] if stored else ())}
+    return pa.concat_tables([table for table, _ in parts]).combine_chunks(), examples
 
 
 def _unattacked(x: Tensor, seconds: float, **known: Any) -> Outcome:

@@ -21,9 +21,9 @@ class Model(ABC):
 
     bounds: the range inputs live in; normalisation belongs inside the model. classes: how many. gives: the most it
     grants (labels are one-hot scores). batch: the one number of rows it takes, or None. random: two calls may differ.
-    differentiable: False where gradients are, knowingly, those of a substitute (BPDA). rejected: the class by which a
-    detector refuses, or None. forks: a forked process may go on using it. remote: every row is a query that costs something,
-    and the same row is asked once.
+    differentiable: False where gradients are, knowingly, those of a substitute (BPDA). flat: True where gradients were seen to
+    vanish at some inputs. rejected: the class by which a detector refuses, or None. forks: a forked process may go on using it.
+    remote: every row is a query that costs something, and the same row is asked once.
     """
 
     name: str = "model"
@@ -33,6 +33,7 @@ class Model(ABC):
     batch: int | None = None
     random: bool = False
     differentiable: bool = True
+    flat: bool = False
     rejected: int | None = None
     forks: bool = False
     remote: bool = False

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from mohs.errors import ModelRaised
 from mohs.models.base import Model
 from mohs.models.findings import Finding, Probe, error, warning
 from mohs.models.gradients import AGREE, STEP, Call, agreement, mixed, where_lost, where_random, where_wrong
 from mohs.models.hypotheses import accuracy
+from mohs.models.raised import said
 from mohs.models.torch_model import TorchModel, in_training
 from mohs.threat import Knowledge
 
@@ -89,16 +92,33 @@ def coupled(probe: Probe) -> Iterator[Finding]:
         yield error("coupled", f"{told}: it depends on the statistics of its batch; run or export it in evaluation mode")
 
 
+def saturated(probe: Probe) -> Iterator[Finding]:
+    """Probabilities that say nothing of the classes behind the first: of that, no attack is told."""
+    count = int(_saturated(probe).sum())
+    if count:
+        told = f"the softmax is saturated at {count} of {len(probe.rows)} examples: one probability is 1 and the others are 0"
+        then = "neither scores nor gradients tell there how far another class is, and an attack that fails shows no robustness"
+        yield warning("saturated", f"{told} in float32; {then}: {_WITHOUT_SOFTMAX}")
+
+
 def gradient(probe: Probe) -> Iterator[Finding]:
-    """Absent, zero, or not the slope of the scores."""
+    """Absent, zero at all examples or at some, or not the slope of the scores."""
     if probe.model.gives < Knowledge.GRADIENT:
         return
-    reason = _why_no_gradient(probe)
+    reason, lost = _lost_gradient(probe)
     if reason:
         probe.model.gives = Knowledge.SCORES
         told = f"the model gives no gradient ({reason}{_at(probe, where_lost)})"
         yield warning("gradient", f"{told}: attacks that need one are inapplicable here, which is not robustness; {_REMEDY}")
-    elif probe.model.differentiable:
+        return
+    sharp = _saturated(probe)
+    flat = int((lost | sharp).sum())
+    if flat:
+        probe.model.flat = True
+        told = f"the model gives no gradient of use at {flat} of {len(probe.rows)} examples"
+        then = "attacks that follow it may fail there, which is not robustness, and attacks by scores stand behind them"
+        yield warning("flat", f"{told}: {then}; {_WITHOUT_SOFTMAX if bool(sharp.any()) else _REMEDY}")
+    if probe.model.differentiable:
         low, high = probe.model.bounds
         cosine = agreement(probe.model.logits, probe.rows[:4], STEP * (high - low))
         if cosine < AGREE:
@@ -106,6 +126,7 @@ def gradient(probe: Probe) -> Iterator[Finding]:
             yield warning("gradient", f"{told}: attacks that follow it may fail here, which is not robustness; {_REMEDY}")
 
 
+_WITHOUT_SOFTMAX = "export the model without its softmax, and say --outputs logits"
 _REMEDY = "declare the layer by mohs.defend.bpda, or the change of the input as a mohs.defend.Defence, to attack through it"
 
 
@@ -129,21 +150,32 @@ def _sums_to_one(p: Tensor) -> bool:
     return bool(((p.sum(1) - 1).abs() <= 1e-3).all() and (p >= 0).all())
 
 
-def _why_no_gradient(probe: Probe) -> str:
-    x = probe.rows[:4].detach().requires_grad_()
+def _saturated(probe: Probe) -> Tensor:
+    """[rows] bool: where of declared probabilities all but one are too small for float32, so that their logarithms are alike."""
+    floor = math.log(torch.finfo(torch.float32).tiny) + 1e-3
+    declared = getattr(probe.model, "outputs", "logits") == "probabilities"
+    return (probe.logits > floor).sum(1) <= 1 if declared else probe.logits.new_zeros(len(probe.rows), dtype=torch.bool)
+
+
+def _lost_gradient(probe: Probe) -> tuple[str, Tensor]:
+    """Why there is none, '' where there is one somewhere; and [rows] bool, where it is zero or no number."""
+    x = probe.rows.detach().requires_grad_()
+    everywhere = torch.ones(len(x), dtype=torch.bool)
     try:
         with torch.enable_grad():
             logits = probe.model.logits(x)
             if not logits.requires_grad:
-                return "its output is detached from its input"
+                return "its output is detached from its input", everywhere
             found: Tensor | None = torch.autograd.grad(mixed(logits).sum(), x, allow_unused=True)[0]
-    except RuntimeError as failure:
-        return str(failure).splitlines()[0][:120]
+    except (RuntimeError, ModelRaised) as failure:  # of the pass backward, or forward
+        return said(failure.__cause__ or failure), everywhere
     if found is None:
-        return "its output is detached from its input"
-    if not bool(found.isfinite().all()):
-        return "it is NaN or infinite"
-    return "" if bool(found.any()) else "it is zero: is the input rounded, or the last layer saturated?"
+        return "its output is detached from its input", everywhere
+    broken = ~found.flatten(1).isfinite().all(1)
+    if bool(broken.all()):
+        return "it is NaN or infinite", everywhere
+    lost = broken | (found == 0).flatten(1).all(1)
+    return "it is zero: is the input rounded, or the last layer saturated?" if bool(lost.all()) else "", lost
 
 
 CHECKS: tuple[Callable[[Probe], Iterator[Finding]], ...] = (
@@ -153,6 +185,7 @@ CHECKS: tuple[Callable[[Probe], Iterator[Finding]], ...] = (
     outputs,
     random,
     coupled,
+    saturated,
     gradient,
     accuracy,
 )

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from mohs.errors import DataError, ModelError
 from mohs.models.base import Model
-from mohs.models.checks import CHECKS, PROBES, training
+from mohs.models.checks import CHECKS, PROBES, outputs, training
 from mohs.models.findings import Finding, Probe, error
 from mohs.models.http import HttpModel
 from mohs.models.http.contract import meet
 from mohs.models.probe import first_answer
 from mohs.models.torch_model import TorchModel
 
-__all__ = ["Finding", "check_contract"]
+__all__ = ["Finding", "check_contract", "check_data", "check_outputs"]
 
 
 def check_contract(model: Model, x: Tensor, y: Tensor) -> list[Finding]:
@@ -26,8 +26,7 @@ def check_contract(model: Model, x: Tensor, y: Tensor) -> list[Finding]:
     Sets `model.random` where passes differ, and lowers `model.gives` where there is no gradient. Raises DataError and
     ModelError.
     """
-    for finding in (*_arrays(x, y), *_labels(model, y), *_range(model, x)):
-        raise DataError(finding.message)
+    check_data(model, x, y)
     for finding in training(model):
         raise ModelError(finding.message)
     module = model.module if isinstance(model, TorchModel) else None
@@ -40,6 +39,20 @@ def check_contract(model: Model, x: Tensor, y: Tensor) -> list[Finding]:
                 raise ModelError(finding.message)
             warnings.append(finding)
     return warnings
+
+
+def check_data(model: Model, x: Tensor, y: Tensor) -> None:
+    """DataError where examples x [n, *input] with labels y [n] are none, or none for this model; the model is not asked."""
+    for finding in (*_arrays(x, y), *_labels(model, y), *in_range(model.bounds, x)):
+        raise DataError(finding.message)
+
+
+@torch.no_grad()
+def check_outputs(model: Model, x: Tensor) -> None:
+    """ModelError where what the model answers to a few rows of x [n, *input] is something else than was declared."""
+    rows = x[:PROBES].float().to(model.device)
+    for finding in outputs(Probe(model, x, torch.zeros(len(x)), rows, model.logits(rows).float())):
+        raise ModelError(f"{finding.message} (in Python, mohs.models.as_model(module, x, outputs=...))")
 
 
 def _arrays(x: Tensor, y: Tensor) -> Iterator[Finding]:
@@ -67,10 +80,11 @@ def _labels(model: Model, y: Tensor) -> Iterator[Finding]:
         yield error("labels", f"{spans}, 0 to {model.classes - 1}: is it the model of these data?")
 
 
-def _range(model: Model, x: Tensor) -> Iterator[Finding]:
+def in_range(bounds: tuple[float, float], x: Tensor) -> Iterator[Finding]:
+    """An error where data x [n, *input] leave the bounds of a model."""
     if len(x) == 0:
         return  # said above
-    low, high, least, most = *model.bounds, float(x.min()), float(x.max())
+    low, high, least, most = *bounds, float(x.min()), float(x.max())
     if low <= least and most <= high:
         return
     if least < 0 <= low:

@@ -66,6 +66,7 @@ def conv2d(
 ) -> Tensor:
     """torch's conv2d with the gradient above for a narrow input and, where `half` and in float32, for any other."""
     cheap = weight.shape[1] <= CHANNELS or (half and weight.dtype == torch.float32)
+    cheap = cheap and not torch.is_autocast_enabled(x.device.type)  # whose gradients are of another precision than the weight
     if not (cheap and x.requires_grad and x.ndim == 4 and groups == 1) or isinstance(padding, str) or _pair(dilation) != (1, 1):
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
     out: Tensor = _Conv2d.apply(x, weight, bias, _pair(stride), _pair(padding))  # type: ignore[no-untyped-call]

@@ -14,6 +14,12 @@ from mohs.errors import ModelError, UnknownName
 from mohs.models.base import Model
 
 
+def is_factory(source: str) -> bool:
+    """Whether it reads `package.module:name`."""
+    package, colon, name = source.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in f"{package}.{name}".split("."))
+
+
 def call_factory(source: str) -> nn.Module | Model:
     """What `package.module:name` is, or returns when it is called without arguments.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-import torch
 from torch import nn
 
 from mohs.models.convolution import NarrowGradients
@@ -21,7 +20,7 @@ def crafting(network: nn.Module, evaluating: bool = True) -> Iterator[None]:
         parameter.requires_grad_(False)
     if evaluating:
         network.eval()
-    plain = not trained or trained[0].is_cuda or torch.is_autocast_enabled(trained[0].device.type)
+    plain = not trained or trained[0].is_cuda
     try:
         with nullcontext() if plain else NarrowGradients():
             yield

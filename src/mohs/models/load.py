@@ -16,7 +16,7 @@ from mohs.errors import ModelError, RequestError, UnknownName
 from mohs.models.base import Model
 from mohs.models.checks import training
 from mohs.models.exported import load_exported, plain
-from mohs.models.factory import call_factory
+from mohs.models.factory import call_factory, is_factory
 from mohs.models.onnx import OnnxModel
 from mohs.models.probe import first_answer
 from mohs.models.torch_model import Outputs, TorchModel
@@ -47,7 +47,7 @@ def load_model(
     """
     if outputs not in get_args(Outputs):
         raise UnknownName("outputs", outputs, get_args(Outputs))
-    kind, place = cast(Outputs, outputs), _device(device)
+    kind, place = cast(Outputs, outputs), device_of(device)
     if source.startswith(("http://", "https://")):
         raise RequestError(f"{source} is an endpoint: `mohs probe` audits those, with --describe endpoint.toml")
     if source == "demo" or source.startswith("demo:"):
@@ -63,8 +63,7 @@ def load_model(
         return as_model(module, x, bounds, outputs=kind, device=place, name=Path(source).name)
     if suffix == ".safetensors":
         raise RequestError(f"{source} holds weights without the network: write a factory that builds it and loads them")
-    package, colon, name = source.partition(":")
-    if colon and all(part.isidentifier() for part in f"{package}.{name}".split(".")):
+    if is_factory(source):
         return as_model(call_factory(source), x, bounds, outputs=kind, device=place, name=source)
     raise RequestError(f"{source!r} is no model that mohs knows; {ACCEPTED}")
 
@@ -122,7 +121,8 @@ def _on(module: nn.Module, device: torch.device | None) -> nn.Module:
     return copy.deepcopy(module).to(device)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """UnknownName, and RequestError where there are fewer."""
     try:
         device = torch.device(name)
     except RuntimeError:

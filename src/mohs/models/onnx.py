@@ -15,6 +15,7 @@ from torch import Tensor
 from mohs.errors import Missing, ModelError
 from mohs.models.base import Model
 from mohs.models.probe import first_answer
+from mohs.models.raised import is_own, raised
 from mohs.models.torch_model import Outputs, as_logits
 from mohs.threat import Knowledge
 
@@ -73,7 +74,12 @@ class OnnxModel(Model):
         if self.batch and rows < self.batch:
             x = torch.cat([x, x[:1].expand(self.batch - rows, *x.shape[1:])])
         array = np.ascontiguousarray(x.detach().cpu().numpy(), dtype=self.dtype)
-        (out,) = self.session.run([output], {self.input: array})
+        try:
+            (out,) = self.session.run([output], {self.input: array})
+        except Exception as error:  # onnxruntime has a class for each failure and no common one
+            if not is_own(error):
+                raise
+            raise raised(self.name, error) from error
         return torch.from_numpy(np.asarray(out, dtype=np.float32))[:rows].to(self.device)
 
     def _scores(self, path: Path, x: Tensor) -> str:

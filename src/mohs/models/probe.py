@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mohs.errors import DataError, ModelError, MohsError
+from mohs.errors import DataError, ModelError, ModelRaised, MohsError
+from mohs.models.raised import said
 
 _LAYOUTS: tuple[tuple[str, int, Callable[[Tensor], Tensor]], ...] = (
     ("x.permute(0, 3, 1, 2)", 4, lambda x: x.permute(0, 3, 1, 2)),
@@ -28,24 +29,24 @@ def first_answer(call: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module 
         raise DataError("there are no examples to probe the model with; give at least one")
     try:
         return call(x)
-    except MohsError:
-        raise
     except Exception as error:  # a model may raise anything
-        raise ModelError(_explain(call, x, module, error)) from error
+        own = error.__cause__ if isinstance(error, ModelRaised) else error
+        if isinstance(own, MohsError) or own is None:
+            raise
+        raise ModelError(_explain(call, x, module, own)) from own
 
 
-def _explain(call: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module | None, error: Exception) -> str:
+def _explain(call: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module | None, error: BaseException) -> str:
     shape = f"[n, {', '.join(map(str, x.shape[1:]))}]"
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     wants = {p.dtype for p in module.parameters() if p.is_floating_point()} if module is not None else set()
     if wants and wants != {torch.float32}:
         names = " and ".join(sorted(str(dtype) for dtype in wants))
-        return f"the model's weights are {names} and mohs gives float32: load it with .float() ({said})"
+        return f"the model's weights are {names} and mohs gives float32: load it with .float() ({said(error)})"
     for name, ndim, layout in _LAYOUTS:
         if x.ndim == ndim and layout(x).shape != x.shape and _answers(call, layout(x)):
             right = f"[n, {', '.join(map(str, layout(x).shape[1:]))}]"
-            return f"the model takes inputs of shape {right} and the data are {shape}: give it {name} ({said})"
-    return f"the model does not take the data, {x.dtype} of shape {shape}: {type(error).__name__}: {said}"
+            return f"the model takes inputs of shape {right} and the data are {shape}: give it {name} ({said(error)})"
+    return f"the model does not take the data, {x.dtype} of shape {shape}: {type(error).__name__}: {said(error)}"
 
 
 def _answers(call: Callable[[Tensor], Tensor], x: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from mohs.errors import ModelError
 from mohs.models.base import Model
+from mohs.models.raised import is_own, raised
 
 if TYPE_CHECKING:
     from mohs.models.perception import Perception
@@ -81,13 +82,22 @@ class TorchModel(Model):
 
     def logits(self, x: Tensor) -> Tensor:
         if self.batch is None:
-            return as_logits(self.module(x), self.outputs)
+            return self._asked(x)
         return torch.cat([self._fixed(part, self.batch) for part in x.split(self.batch)])
 
     def _fixed(self, x: Tensor, batch: int) -> Tensor:
         """A static-batch graph: pad with copies of the first row, keep the rows asked for."""
         padded = torch.cat([x, x[:1].expand(batch - len(x), *x.shape[1:])]) if len(x) < batch else x
-        return as_logits(self.module(padded), self.outputs)[: len(x)]
+        return self._asked(padded)[: len(x)]
+
+    def _asked(self, x: Tensor) -> Tensor:
+        try:
+            out = self.module(x)
+        except Exception as error:  # the caller's code may raise anything
+            if not is_own(error):
+                raise
+            raise raised(self.name, error) from error
+        return as_logits(out, self.outputs)
 
     def twin(self, module: nn.Module) -> TorchModel:
         """The same contract around another module."""

@@ -54,6 +54,10 @@ def make_app(
         raise Refused(f"{model.name} gives labels alone: say --gives label")
     if guard is not None:
         answers = guard.answer.narrow(answers)
+    if answers.gives.k > model.classes:
+        raise RequestError(
+            f"topk:{answers.gives.k} tells more than the {model.classes} classes of {model.name}: say scores for all"
+        )
     if token is not None and not token.strip():
         raise RequestError("the token is empty: anybody could send it")
     cpu.keep_freed_memory()

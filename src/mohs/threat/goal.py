@@ -167,6 +167,8 @@ class SourceTarget(Targeted):
         super().check(classes)
         if not 0 <= self.source < classes:
             raise ThreatError(f"the goal {self} names class {self.source}, but the model has classes 0 to {classes - 1}")
+        if self.to == self.source:
+            raise ThreatError(f"the goal {self} ends where it begins: name two classes, such as source-target:3->5")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,7 +190,7 @@ class Client:
         if self.endpoint.guard is not None and code in self.endpoint.guard.refuses and (self.met or code not in SHUT):
             return _Failure(REFUSED, again=False, alive=True)
         if code in SHUT:
-            raise self._shut(told, ": it asks for authorisation, or this is refused" if code in (401, 403, 407) else "")
+            raise self._shut(told, self._why_shut(code))
         if response.is_success:
             try:
                 return wire.scores(self.endpoint, response.content, n)
@@ -205,6 +205,14 @@ class Client:
     def _failed(self, failure: _Failure) -> _Failure:
         self._failing = 0 if failure.alive else self._failing + 1
         return failure
+
+    def _why_shut(self, code: int) -> str:
+        if self.endpoint.guard is not None and code in self.endpoint.guard.refuses:
+            return (
+                ": its guard refuses the very first query, and may have seen these examples or this client before; or it asks "
+                "for authorisation. Take other examples (--seed, --data), or wait until the guard forgets"
+            )
+        return ": it asks for authorisation, or this is refused" if code in (401, 403, 407) else ""
 
     def _shut(self, told: str, why: str) -> MohsError:
         return RunFailed(f"{told}{why}; resume the run when that is mended") if self.met else ModelError(f"{told}{why}")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mohs.errors import RequestError
 from mohs.models.base import Model
 from mohs.models.http.client import Client, Query
 from mohs.models.http.endpoint import Endpoint
@@ -45,7 +46,11 @@ class HttpModel(Model):
         self.endpoint, self.name, self.bounds = endpoint, endpoint.url, bounds
         self.classes, self.gives, self.bits = len(endpoint.names), endpoint.gives, endpoint.bits
         self.outputs = "labels" if self.gives == Knowledge.LABEL else "logits"  # what `logits` returns
-        afforded = math.floor(spend / endpoint.price * (1 + 1e-12)) if spend is not None and endpoint.price else None
+        if spend is not None and not endpoint.price:
+            raise RequestError(
+                f"--spend {spend:g} needs what a query costs: say price = 0.001 in the description, or leave it out"
+            )
+        afforded = None if spend is None else math.floor(spend / endpoint.price * (1 + 1e-12))
         limit = min((most for most in (total, afforded) if most is not None), default=None)
         self.client = Client(endpoint, Answers(answers, limit), rate)
         self._lapses: dict[bytes, str] = {}
