@@ -902,7 +902,7 @@ MUTANTS = [
         "engine/work.py",
         "if stored and self.plan.queries is not None and nearest:",
         "if stored and self.plan.queries is not None and nearest and threat.knowledge == 1:",
-        "test_probe.py::TestKnowledge::test_the_nearest_is_told_against_queries",
+        "test_probe.py",
     ),
     Mutant(
         "threat/goal.py",
