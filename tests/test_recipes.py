@@ -23,8 +23,11 @@ from mohs.train.mart import MART, boosted
 from mohs.train.multi import MSD, Average, Worst
 from mohs.train.noise import Gaussian
 from mohs.train.pgd import PGDTraining
+from mohs.train.recipe import Trainer
 from mohs.train.smooth import Smooth
 from mohs.train.trades import TRADES
+from tests.small import labelled
+from tests.small import network as small_network
 from tests.test_train import THREAT, batch, data, heated, network, plain, same, task, weights
 
 
@@ -174,6 +177,18 @@ def test_the_teacher_is_trained_first_and_once(tmp_path: Path) -> None:
     assert same(weights(found.network), weights(again.network))
     assert (tmp_path / "out" / "teacher" / "checkpoint.pt").stat().st_mtime_ns == kept
     assert found.before is None
+
+
+def test_rslad_learns_from_a_teacher_that_is_given() -> None:
+    x, y = labelled(small_network(), 8)
+    train = Trainer(plain(), lambda name, recipe: pytest.fail("a teacher was trained"), x, y, (0.0, 1.0))
+    recipe = RSLAD(teacher="tests.small:network")
+    teacher = recipe.aids(train)["teacher"]
+    assert torch.equal(teacher(x), small_network()(x))
+    assert not any(weight.requires_grad for weight in teacher.parameters())
+    recipe.suits(small_network(seed=1), x)
+    with pytest.raises(ModelError, match=r"answers with \[8, 10\] and the network with \[8, 3\]"):
+        recipe.suits(small_network(classes=3), x)
 
 
 def test_rslad_pulls_both_answers_to_the_teacher() -> None:

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mohs.errors import ModelError
+from mohs.models.load import load_model
+from mohs.models.torch_model import TorchModel
 from mohs.train.batch import Batch
 from mohs.train.recipe import Adversarial, Recipe, Trainer
 from mohs.train.trades import divergence
@@ -57,12 +60,14 @@ class Distillation(Recipe):
 @dataclass(frozen=True, kw_only=True)
 class RSLAD(Adversarial):
     """Robust soft-label adversarial distillation: (1 - weight) KL(teacher(x) || f(x)) + weight KL(teacher(x) || f(x')), where x'
-    climbs the second divergence. The teacher is trained first, by TRADES.
+    climbs the second divergence.
 
+    teacher: a robust model, as `mohs audit` takes a torch one; without it one like the network is trained first, by TRADES.
     weight: 5/6 in the paper. steps, step_size: of the inner maximisation.
     Zi, Zhao, Ma, Jiang, ICCV 2021, arXiv:2108.07969.
     """
 
+    teacher: str = ""
     weight: float = 5 / 6
     steps: int = 10
     step_size: float = 0.25
@@ -73,10 +78,20 @@ class RSLAD(Adversarial):
     purpose = "a small network that learns from a robust one"
     sets = ("linf", "l2", "l1", "l0")
 
+    def suits(self, network: nn.Module, x: Tensor) -> None:
+        if not self.teacher:
+            return
+        with torch.no_grad():
+            taught, own = given(self.teacher, x)(x), network(x)
+        if taught.shape != own.shape:
+            raise ModelError(
+                f"the teacher {self.teacher} answers with {list(taught.shape)} and the network with {list(own.shape)}"
+            )
+
     def aids(self, train: Trainer) -> dict[str, nn.Module]:
         from mohs.train.trades import TRADES
 
-        return {"teacher": train.fit("teacher", TRADES())}
+        return {"teacher": given(self.teacher, train.x[:8]) if self.teacher else train.fit("teacher", TRADES())}
 
     def attacked(self, batch: Batch) -> Tensor:
         taught = self._taught(batch)
@@ -94,3 +109,13 @@ class RSLAD(Adversarial):
         with torch.no_grad():
             taught: Tensor = batch.aids["teacher"](batch.x0)
         return taught
+
+
+def given(source: str, x: Tensor) -> nn.Module:
+    """A trained network that answers batches like x [n, *input]; its weights stay as they are."""
+    model = load_model(source, x=x)
+    if not isinstance(model, TorchModel) or model.batch is not None:
+        raise ModelError(
+            f"the teacher {source} is to be a torch network that takes any batch: a factory, TorchScript or .pt2 file"
+        )
+    return model.module.requires_grad_(False).eval()
