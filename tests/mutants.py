@@ -18,6 +18,12 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "train/validation.py",
+        "not bool(logits.isfinite().all()) or (",
+        "(",
+        "test_train.py::test_a_training_that_collapses_says_so",
+    ),
+    Mutant(
         "attacks/sparse/pointwise.py",
         "again = s.better & ~",
         "again = ~",

@@ -310,6 +310,10 @@ def test_a_training_that_collapses_says_so(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="after epoch 1 the network gives every held-out example the same scores"):
         fit(task(find("standard")(), module), tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
+    wild = task(find("standard")(), plain(), epochs=1, batch=80, rate=1e50, schedule="step")  # one step, after a loss that is a number
+    with pytest.raises(RequestError, match="or some that are no numbers"):
+        fit(wild, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 JOINTLY: dict[str, tuple[Recipe, dict[str, Any]]] = {

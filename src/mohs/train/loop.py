@@ -136,8 +136,9 @@ class _Loop:
             validated = self._validate()
             if validated.flat:
                 raise RequestError(
-                    f"after epoch {self.standing.epoch + 1} the network gives every held-out example the same scores: training "
-                    "collapsed. The checkpoint of the epoch before is kept. Lower --rate, or clip gradients (--clip 1)"
+                    f"after epoch {self.standing.epoch + 1} the network gives every held-out example the same scores, or some "
+                    "that are no numbers: training collapsed. The checkpoint of the epoch before is kept. Lower --rate, or clip "
+                    "gradients (--clip 1)"
                 )
             seconds = time.perf_counter() - started
             note = self._judge(validated)

@@ -21,7 +21,7 @@ AT_ONCE = 256
 class Score(NamedTuple):
     """Shares of the held-out examples, 0 to 1; robust: right at the last point of PGD-10 under every threat; clean where there is
     none. proved: what intervals prove, where that was asked for. flat: whether the network gives every example the same
-    scores."""
+    scores, or any that are no numbers."""
 
     clean: float
     robust: float
@@ -52,7 +52,7 @@ def score(
             least = [Interval()(network, x[:n].to(device), y[:n].to(device), threat=threat) for threat in threats]
             proved = float((torch.cat(least, 1) > 0).all(1).double().mean())
     logits = torch.cat(clean)
-    flat = n > 1 and bool((logits == logits[:1]).all())
+    flat = not bool(logits.isfinite().all()) or (n > 1 and bool((logits == logits[:1]).all()))
     return Score(_share(right), _share(withstood), proved, flat)
 
 
