@@ -400,7 +400,7 @@ def test_lines_of_methods() -> None:
     with pytest.raises(UnknownName, match="branch-and-bound"):
         certificates.make("branch-and-bond")
     for line in ("alpha-crown lr=-5", "alpha-crown decay=inf", "branch-and-bound steps=-2", "branch-and-bound seconds=nan"):
-        with pytest.raises(RequestError, match="should be a number above 0"):
+        with pytest.raises(RequestError, match=r"should be a (finite|whole) number"):
             certificates.make(line)
 
 

@@ -252,7 +252,7 @@ WRONG = [
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--step", "5", "--out", "x.safetensors"], "'steps'"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--steps", "five"], "steps should be int, not 'five'"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--loss", "dlrr"], "did you mean 'dlr'"),
-    (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--steps"], "given as --name value"),
+    (["attack", "pgd", "demo", "--data", "digits", "--threat", "linf:0.1", "--steps"], "steps should be int, not 'true'"),
     (["attack", "pgd", "demo", "--data", "digits", "--threat", "lnif:0.1"], "did you mean 'linf'"),
     (["attack", "pgd", "demo", "--data", "digits"], "give it one by --threat"),
     (["attack", "cw", "demo", "--data", "digits", "--objective", "f9"], "did you mean 'f"),

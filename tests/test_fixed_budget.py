@@ -335,7 +335,7 @@ def test_sparse_rs_with_fewer_units_than_its_budget() -> None:
         ("step_size", -1.0, "a finite number above 0"),
         ("step_size", float("nan"), "a finite number above 0"),
         ("step_size", float("inf"), "a finite number above 0"),
-        ("decay", -0.1, "a number, 0 or more"),
+        ("decay", -0.1, "a finite number, 0 or more"),
     ],
 )
 def test_an_attack_that_does_nothing_cannot_be_made(setting: str, value: object, said: str) -> None:

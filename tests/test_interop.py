@@ -508,7 +508,7 @@ class TestCommands:
         assert "not known beforehand" in mohs_(*words, *more, "--dry-run").out
         done = mohs_(*words, *more, "--json", "--out", "run")
         assert done.code == 0
-        assert done.json["profile"] == "quick+foolbox:NoiseAttack+pgd+art:BoundaryAttack 1"
+        assert done.json["profile"] == "quick+foolbox:NoiseAttack+pgd+art:BoundaryAttack 2"
         stages = {stage["name"]: stage for stage in done.json["threats"][0]["stages"]}
         assert list(stages) == ["apgd-ce", "apgd-t", "foolbox:NoiseAttack", "pgd", "art:BoundaryAttack", "curve"]
         assert stages["foolbox:NoiseAttack"]["tried"] > 0

@@ -151,7 +151,7 @@ def test_spsa_is_adam_along_its_estimate() -> None:
     assert torch.allclose(found, x + 0.03 * g.sign(), atol=1e-6)
 
 
-@pytest.mark.parametrize("samples", [0, 1, 7])
+@pytest.mark.parametrize("samples", [1, 7])
 @pytest.mark.parametrize("kind", [NES, SPSA])
 def test_samples_come_in_pairs(kind: type[NES | SPSA], samples: int) -> None:
     x = grey(1)

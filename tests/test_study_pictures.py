@@ -576,12 +576,12 @@ def test_requests_that_are_wrong_write_nothing(mohs_: Mohs) -> None:
         (["directions", FIRST, *tail, "--threat", "rotation:30deg"], "needs linf, l2 or l1"),
         (["pareto", FIRST, *tail], "3 models or more"),
         (["landscape", "mlp-6", *tail, "--train", "2", "--train-data", "test.npz", "--points", "6"], "should be odd"),
-        (["landscape", FIRST, *tail, "--seeds", "0"], "seeds should be 1"),
-        (["landscape", FIRST, *tail, "--span", "inf"], "numbers above 0 for span and radius; not 10, inf and 0.2"),
-        (["landscape", FIRST, *tail, "--radius", "inf"], "numbers above 0 for span and radius"),
-        (["directions", FIRST, *tail, "--span", "inf"], "span a number, 1 or more; not 21 and inf"),
-        (["optimizers", FIRST, *tail, "--rate", "inf"], "the rate a number above 0; not 50 and inf"),
-        (["pareto", FIRST, *tail, "--cw-rate", "inf"], "cw_rate a number above 0"),
+        (["landscape", FIRST, *tail, "--seeds", "0"], "seeds should be a whole number, 1 or more"),
+        (["landscape", FIRST, *tail, "--span", "inf"], "span should be a finite number"),
+        (["landscape", FIRST, *tail, "--radius", "inf"], "radius should be a finite number"),
+        (["directions", FIRST, *tail, "--span", "inf"], "span should be a finite number"),
+        (["optimizers", FIRST, *tail, "--rate", "inf"], "rate should be a finite number above 0, not inf"),
+        (["pareto", FIRST, *tail, "--cw-rate", "inf"], "cw_rate should be a finite number"),
         (["landscape", "--span", "2", FIRST, *tail], ""),
     ):
         done = mohs_("study", *words)

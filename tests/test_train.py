@@ -180,7 +180,7 @@ def test_trades_climbs_the_divergence_and_both_sides_get_gradients() -> None:
     module = plain().eval()
     step = batch(module)
     clean = module(step.x0).detach()
-    points = [TRADES(steps=k).attacked(step) for k in (0, 2, 10)]
+    points = [TRADES(steps=k, step_size=size).attacked(step) for k, size in ((1, 1e-30), (2, 0.25), (10, 0.25))]
     steps = [divergence(clean, module(point)).mean() for point in points]
     assert steps[0] < steps[1] < steps[2]
     assert (points[2] - step.x0).abs().flatten(1).amax(1).min() == pytest.approx(THREAT.epsilon)  # not back and forth at x0
@@ -310,7 +310,7 @@ def test_a_training_that_collapses_says_so(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="after epoch 1 the network gives every held-out example the same scores"):
         fit(task(find("standard")(), module), tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
-    wild = task(find("standard")(), plain(), epochs=1, batch=80, rate=1e50, schedule="step")  # one step, after a loss that is a number
+    wild = task(find("standard")(), plain(), epochs=1, batch=80, rate=1e50, schedule="step")  # one step; its loss is a number
     with pytest.raises(RequestError, match="or some that are no numbers"):
         fit(wild, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()

@@ -11,6 +11,7 @@ from mohs.errors import RequestError, UnknownName
 from mohs.losses import by_name, name_of
 
 PERHAPS_NONE = {"starts", "bisections", "ascents", "decays", "attacked", "pictured"}  # counts of what may be left out
+SIGNED = {"theta"}
 LENGTHS = {
     "step_size",
     "rate",
@@ -26,8 +27,8 @@ LENGTHS = {
 class Settings:
     """A frozen dataclass of numbers, texts, enums and named functions.
 
-    A number is of its default's type and never below 0. A count is 1 at least and a length above 0, unless their
-    default is 0: no steps, or steps of no length, leave everything standing, and that would read as robustness.
+    A number is of its default's type and, but for SIGNED ones, never below 0. A count is 1 at least and a length above 0,
+    unless their default is 0: no steps, or steps of no length, leave everything standing, and that would read as robustness.
     RequestError otherwise.
     """
 
@@ -55,7 +56,7 @@ class Settings:
 def _unfit(field: dataclasses.Field[object], value: object) -> str:
     """What a number should be and is not; nothing where it fits."""
     default = field.default
-    if isinstance(default, bool) or not isinstance(default, int | float):
+    if isinstance(default, bool) or not isinstance(default, int | float) or field.name in SIGNED:
         return ""
     if isinstance(default, int):
         least = 1 if default > 0 and field.name not in PERHAPS_NONE else 0
@@ -63,7 +64,7 @@ def _unfit(field: dataclasses.Field[object], value: object) -> str:
         return "" if fits else f"a whole number, {least} or more"
     if default > 0 and field.name in LENGTHS:
         return "" if isinstance(value, Real) and 0 < float(value) < math.inf else "a finite number above 0"
-    return "" if isinstance(value, Real) and float(value) >= 0 else "a number, 0 or more"
+    return "" if isinstance(value, Real) and 0 <= float(value) < math.inf else "a finite number, 0 or more"
 
 
 def _value(owner: str, field: dataclasses.Field[object], value: object) -> object:

@@ -8,8 +8,10 @@ from mohs.errors import ModelRaised, MohsError
 
 
 def is_own(error: Exception) -> bool:
-    """Whether a call of the model's code failed by that code: not for want of memory or a device, and not on purpose."""
-    return not isinstance(error, MohsError | torch.AcceleratorError) and not out_of_memory(error)
+    """Whether a call of the model's code failed by that code: not for want of memory or a device, and not on purpose, as torch
+    ends the recomputation of what was checkpointed."""
+    ours = isinstance(error, MohsError | torch.AcceleratorError) or type(error).__module__ == "torch.utils.checkpoint"
+    return not ours and not out_of_memory(error)
 
 
 def raised(name: str, error: Exception) -> ModelRaised:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from mohs.attacks.gradient.optimizer import OPTIMIZERS, OptimizerPGD
 from mohs.data import Examples
-from mohs.errors import RequestError
 from mohs.losses import cross_entropy
 from mohs.models import Prepared, prepare
 from mohs.oracle import Oracle
@@ -59,10 +57,6 @@ class Optimizers(Study):
     threat: str = "linf:8/255"
     steps: int = 50
     rate: float = 0.1
-
-    def check(self) -> None:
-        if self.steps < 1 or not 0 < self.rate < math.inf:
-            raise RequestError(f"steps should be 1 or more and the rate a number above 0; not {self.steps} and {self.rate:g}")
 
     def run(self, subject: Subject) -> Findings:
         threat = parse_threat(self.threat).facing(subject.model)

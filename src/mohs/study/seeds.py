@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
-from mohs.errors import RequestError
 from mohs.report.study import VERDICTS
 from mohs.study.base import Claim, Findings, Study, Subject, Table
 
@@ -19,8 +18,6 @@ RULE = (
 
 def studied(study: Study, subject: Callable[[int], Subject], first: int = 0) -> Findings:
     """The findings of `study.seeds` seeds, from the first on, on the subject of each. Raises RequestError."""
-    if study.seeds < 1:
-        raise RequestError(f"seeds should be 1 or more, not {study.seeds}")
     study.check()
     found = {seed: study.on(subject(seed)) for seed in range(first, first + study.seeds)}
     return found[first] if study.seeds == 1 else together(found)

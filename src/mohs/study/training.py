@@ -35,7 +35,7 @@ class School:
         """The network, for examples like x [n, *input]. Raises DataError where it was trained on others."""
         if self.data.x.shape[1:] != x.shape[1:]:
             raise DataError(f"the data to train on are {list(self.data.x.shape[1:])} and the examples {list(x.shape[1:])}")
-        batch = min(128, len(self.data))
+        batch = min(128, max(1, int(0.8 * len(self.data))))  # some are held out
         job = make_job(name, self.data, recipe="standard", epochs=self.epochs, batch=batch, seed=seed)
         task, _ = trained(job, self.keep, lambda epoch: say(f"training {name}, seed {seed}, epoch {epoch.number} of {epoch.of}"))
         return as_model(task.network.cpu().eval().requires_grad_(False), x, name=name)

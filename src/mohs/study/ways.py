@@ -99,8 +99,6 @@ class Trains(Settings, ABC):
     def measured(self, materials: Materials, ways: Mapping[str, Way], threats: Sequence[str]) -> tuple[Shares, tuple[str, ...]]:
         """The clean and robust accuracy of every way, and what has to be said of it. Threats are judged together, so that all
         ways face the same examples."""
-        if self.seeds < 1 or self.examples < 1:
-            raise RequestError(f"seeds and examples should be 1 or more, not {self.seeds} and {self.examples}")
         for text in threats:
             if parse_threat(text).epsilon == torch.inf:
                 raise RequestError(f"the study needs a budget, such as linf:0.2; not {text!r}")
