@@ -417,7 +417,6 @@ def test_what_cannot_be_is_said_and_nothing_written(
         (LID(references=500), "500 references"),
         (Squeezing(bits=17), "0 to 16"),
         (MagNet(p=3), "p of 1 or 2"),
-        (Mahalanobis(magnitude=math.inf), "0 or more, and finite, and is inf"),
         (NRE(T=300), "300 far"),
     ],
 )

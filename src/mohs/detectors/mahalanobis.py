@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from mohs.detectors.base import Method
 from mohs.detectors.layers import mean, seen, seen_of_all
 from mohs.detectors.logistic import Logistic, fit_logistic
-from mohs.errors import RequestError
 from mohs.models import Model
 
 RANK = 1e-6  # of the largest: smaller eigenvalues of a covariance are taken for none, as of units that are never active
@@ -39,8 +37,6 @@ class Mahalanobis(Method):
         return self.magnitude == 0
 
     def statistic(self, model: Model, x: Tensor, y: Tensor, attacked: Tensor, fooled: Tensor) -> nn.Module:
-        if not 0 <= self.magnitude < math.inf:
-            raise RequestError(f"the magnitude of the preprocessing should be 0 or more, and finite, and is {self.magnitude:g}")
         gaussians = nn.ModuleList(fit_gaussian(f, y) for f in seen_of_all(model, x, mean))
         made = Statistic(gaussians, Logistic(torch.zeros(len(gaussians)), torch.zeros(())), self.magnitude)
         made.to(model.device)
