@@ -35,8 +35,9 @@ from mohs.train.awp import AWP
 from mohs.train.batch import Batch, crafting
 from mohs.train.fast import Fast
 from mohs.train.free import Free
+from mohs.train.launch import launched
 from mohs.train.layers import LayerRegularised
-from mohs.train.loop import Epoch, Standing, Task, broke_down, fit, launched
+from mohs.train.loop import Epoch, Standing, Task, broke_down, fit
 from mohs.train.manifold import Manifolds, OnManifold
 from mohs.train.multi import Worst
 from mohs.train.pgd import PGDTraining

@@ -31,7 +31,8 @@ from mohs.store.run import locked, unused
 from mohs.store.verdict import union
 from mohs.threat import Threat
 from mohs.train import checkpoint
-from mohs.train.loop import Epoch, Standing, fit, launched
+from mohs.train.launch import launched
+from mohs.train.loop import Epoch, Standing, fit
 from mohs.train.tracking import tracker
 from mohs.training_jobs import Job, make_job, trainer
 

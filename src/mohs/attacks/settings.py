@@ -10,7 +10,7 @@ from typing import Self
 from mohs.errors import RequestError, UnknownName
 from mohs.losses import by_name, name_of
 
-PERHAPS_NONE = {"starts", "bisections", "ascents", "decays", "attacked", "pictured"}  # counts of what may be left out
+PERHAPS_NONE = {"starts", "bisections", "ascents", "decays", "pictured"}  # counts of what may be left out
 SIGNED = {"theta"}
 LENGTHS = {
     "step_size",
@@ -19,6 +19,9 @@ LENGTHS = {
     "lr",
     "sigma",
     "temperature",
+    "radius",
+    "span",
+    "cw_rate",
     "seconds",
 }  # nothing moves, or all is divided by 0, without
 

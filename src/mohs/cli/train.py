@@ -94,7 +94,7 @@ def command(
 ) -> int:
     from mohs.hardening import carry_out
     from mohs.report.training import table
-    from mohs.train.loop import leads
+    from mohs.train.launch import leads
     from mohs.training_jobs import make_job
 
     chosen: dict[str, Any] = {

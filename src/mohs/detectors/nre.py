@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from mohs.detectors.base import Method
 from mohs.detectors.layers import flat, seen, seen_of_all
-from mohs.errors import DataError, RequestError
+from mohs.errors import DataError
 from mohs.models import Model
 from mohs.models.autoencoder import BATCH, Autoencoder, fit_autoencoder
 from mohs.rng import Stream
@@ -40,8 +40,6 @@ class NRE(Method):
     paper = "Sabokrou, Khalooei, Adeli, ICCV 2019, arXiv:1908.10455"
 
     def statistic(self, model: Model, x: Tensor, y: Tensor, attacked: Tensor, fooled: Tensor) -> nn.Module:
-        if self.T < 1 or self.steps < 0:
-            raise RequestError(f"NRE takes T of 1 or more and steps of 0 or more, and they are {self.T} and {self.steps}")
         if len(x) <= 2 * self.T:
             raise DataError(f"NRE takes {self.T} near and {self.T} far samples of each of {len(x)} inputs; give more data")
         r = seen_of_all(model, x, flat)[-1]

@@ -87,8 +87,8 @@ class Clever(Study):
     def check(self) -> None:
         if self.norm not in DUAL:
             raise RequestError(f"CLEVER has no norm {self.norm!r}; it has {', '.join(DUAL)}")
-        if min(self.attacked, self.samples, self.classes, self.levels, self.steps) < 1 or min(self.batches, self.radii) < 2:
-            raise RequestError("attacked, samples, classes, levels and steps should be 1 or more, batches and radii 2 or more")
+        if min(self.batches, self.radii) < 2:
+            raise RequestError(f"batches and radii should be 2 or more, not {self.batches} and {self.radii}")
 
     def run(self, subject: Subject) -> Findings:
         ready = list[tuple[TorchModel, Prepared]]()

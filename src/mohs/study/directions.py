@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,7 +82,7 @@ class Directions(Study):
 
     def check(self) -> None:
         self._within()
-        if self.points < 5 or self.points % 2 == 0 or not 1 <= self.span < math.inf:
+        if self.points < 5 or self.points % 2 == 0 or self.span < 1:
             raise RequestError(
                 f"points should be odd, 5 or more, and span a number, 1 or more; not {self.points} and {self.span:g}"
             )

@@ -91,8 +91,8 @@ class Regions(Study):
     several = True
 
     def check(self) -> None:
-        if self.points < 10 or self.planes < 1:
-            raise RequestError(f"points should be 10 or more and planes 1 or more; not {self.points} and {self.planes}")
+        if self.points < 10:
+            raise RequestError(f"points should be 10 or more, not {self.points}")
 
     def run(self, subject: Subject) -> Findings:
         for model in subject.models:

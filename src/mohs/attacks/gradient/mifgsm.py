@@ -70,8 +70,6 @@ class MIFGSM(Attack):
             raise RequestError(f"{type(self).__name__}: resize and diversity are parts of 1, not {self.resize}, {self.diversity}")
         if self.kernel and self.kernel % 2 == 0:
             raise RequestError(f"{type(self).__name__}: kernel should be odd, so that it has a middle, not {self.kernel}")
-        if self.scales < 1:
-            raise RequestError(f"{type(self).__name__}: scales should be 1 or more, not {self.scales}")
 
     def check(self, threat: Threat, goal: Goal, model: Model) -> None:
         super().check(threat, goal, model)
