@@ -260,8 +260,7 @@ def index() -> str:
         "Robust accuracy is what neither a naive nor an adaptive adversary broke of 64 held-out digits, profile `quick`: a 95% "
         "interval is about twelve points to either side, and a longer attack only lowers it. Those with a star cost most and "
         f"were attacked on 32 digits by PGD of {SHORT.steps} steps alone, {DRAWS} draws averaged, which is weaker: their rows "
-        "compare with no other. The l0 column is from `quick` 1, "
-        "PGD alone there, and too high: `quick` 2 counts and searches beside it.",
+        "compare with no other.",
         "",
         f"| defence | differentiable | random | clean | latency | {' | '.join(f'`{threat}`' for threat in KINDS)} |",
         f"|---|---|---|---|---|{'---|' * len(KINDS)}",

@@ -21,12 +21,13 @@ from mohs.attacks.gradient.pgd import PGD
 from mohs.attacks.transfer.fgsm import DIFGSM, SIFGSM, TIFGSM, VMIFGSM
 from mohs.attacks.transfer.lgv import lgv
 from mohs.attacks.transfer.transforms import diversify, jump, shrink, smooth
+from mohs.defend.smooth import SmoothedModel
 from mohs.engine.profiles import PROFILES, TenClasses
 from mohs.engine.transfers import transferred
 from mohs.errors import ModelError, Refused, RequestError, RunError
 from mohs.jobs import describe, make_job
 from mohs.losses import cross_entropy, logit_difference
-from mohs.models import TorchModel, prepare
+from mohs.models import TorchModel, as_model, prepare
 from mohs.models.ensemble import Ensemble, surrogate
 from mohs.oracle import Oracle
 from mohs.rng import Stream
@@ -367,6 +368,17 @@ def test_surrogates_that_break_the_model_less_the_more_they_differ() -> None:
         for seed in (1, 7)
     )
     assert same.robust_accuracy["linf:0.03+knowledge:transfer"] < other.robust_accuracy["linf:0.03+knowledge:transfer"]
+
+
+def test_a_model_that_refuses_is_attacked_by_surrogates_that_do_not() -> None:
+    """With no noise to speak of, what breaks the model breaks its votes."""
+    w = world()
+    options = {"threats": ["linf:0.03"], "surrogates": [frozen_module()], "profile": "quick", "rows": 16}
+    votes = SmoothedModel(as_model(w.module, w.x), sigma=1e-6, samples=4, alpha=0.3)
+    bare, through = (mohs.audit(model, (w.x, w.y), **options) for model in (w.module, votes))
+    assert bare.verdict.threats[0].boundary > 0
+    assert through.verdict.threats[0].score.undecided == 0
+    assert through.robust_accuracy == bare.robust_accuracy
 
 
 def test_surrogates_that_do_not_fit_an_audit_are_refused() -> None:

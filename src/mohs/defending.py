@@ -84,9 +84,10 @@ def defend(
     subject = defended(bare, defences)
     results = {}
     if threats:
-        asked: dict[str, dict[str, Any]] = {"adaptive": options}
+        asked: dict[str, dict[str, Any]] = {}
         if fits:
             asked |= {"before": {**options, "defences": []}, "naive": {**options, "surrogates": [model]}}
+        asked["adaptive"] = options  # the dearest last
         folder = None if out is None else Path(out)
         results = {name: _audited(model, data, threats, folder and folder / name, watch, each) for name, each in asked.items()}
     clean = {name: results[name].clean_accuracy for name in ("before", "adaptive") if name in results}

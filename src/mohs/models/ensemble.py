@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mohs.errors import ModelError
 from mohs.models.base import Model
 from mohs.models.prepared import Guide, Prepared, prepare
+
+NEVER = -1e30  # the logit of a class that is never given; infinity would make losses NaN
 
 
 class Ensemble(Model):
@@ -50,12 +53,30 @@ class Ensemble(Model):
         return Ensemble(twins, weights=self.weights) if len(twins) == len(self.members) else None
 
 
+class Accepting(Model):
+    """A model beside one that refuses inputs, which itself refuses none: its answers, and next to nothing for the refusal."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.classes, self.rejected = model, model.classes + 1, model.classes
+        self.name, self.bounds, self.device = model.name, model.bounds, model.device
+        self.gives, self.batch, self.random = model.gives, model.batch, model.random
+
+    def logits(self, x: Tensor) -> Tensor:
+        return pad(self.model.logits(x), (0, 1), value=NEVER)
+
+    def double(self) -> Accepting | None:
+        twin = self.model.double()
+        return None if twin is None else Accepting(twin)
+
+
 def surrogate(prepared: Prepared, models: Sequence[Model], x: Tensor) -> Prepared:
     """`prepared` with the mean of `models` beside it: the guide under the knowledge `transfer`, where the victim is asked once an
     example and try, and the start of hybrid attacks. x: a few clean examples [n, *input]."""
     judge = prepared.judge
     members = [prepare(model, x, rows=prepared.guide.rows).guide for model in models]
-    ensemble = Ensemble([member.model for member in members])
+    ensemble: Model = Ensemble([member.model for member in members])
+    if judge.model.rejected == ensemble.classes:
+        ensemble = Accepting(ensemble)
     if (ensemble.bounds, ensemble.classes) != (judge.model.bounds, judge.model.classes):
         raise ModelError(
             f"the surrogate {ensemble.name} has bounds {ensemble.bounds} and {ensemble.classes} classes, and the model "
