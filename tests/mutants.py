@@ -60,8 +60,8 @@ MUTANTS = [
     Mutant("defend/smooth.py", "binom.isf(alpha / 2,", "binom.isf(alpha,", "test_smoothing.py"),
     Mutant(
         "attacks/base.py",
-        ", rejected=judge.model.rejected)",
-        ")",
+        "goal = goal.facing(judge.model)",
+        "pass",
         "test_apgd_fab.py::test_what_a_model_refuses_is_no_success_of_an_attack_called_directly",
     ),
     Mutant("certificates/clever.py", '"l1": math.inf}', '"l1": 1.0}', "test_clever.py"),
@@ -569,12 +569,27 @@ MUTANTS = [
     ),
     Mutant(
         "engine/work.py",
-        ", rejected=self.prepared.judge.model.rejected)",
-        ")",
-        (
-            "test_smoothing.py::test_predict_votes_abstains_and_can_be_attacked "
-            "test_detectors.py::test_detect_tells_both_attacks_apart"
-        ),
+        ".facing(self.prepared.judge.model)",
+        "",
+        "test_detectors.py::test_detect_tells_both_attacks_apart",
+    ),
+    Mutant(
+        "defend/smooth.py",
+        "self.classes, self.abstained =",
+        "self.classes, self.rejected =",
+        "test_smoothing.py::test_an_abstention_is_an_error_and_nobodys_target",
+    ),
+    Mutant(
+        "threat/goal.py",
+        "if t not in (self.rejected, self.abstained))",
+        "if t != self.rejected)",
+        "test_smoothing.py::test_an_abstention_is_an_error_and_nobodys_target",
+    ),
+    Mutant(
+        "models/ensemble.py",
+        "if ensemble.classes in (judge.model.rejected, judge.model.abstained):",
+        "if False:",
+        "test_transfer.py::test_a_model_that_refuses_is_attacked_by_surrogates_that_do_not",
     ),
     Mutant(
         "engine/execute.py",
@@ -1155,7 +1170,10 @@ MUTANTS = [
         "test_certificates.py::test_targets_that_cannot_be_reached_are_proved",
     ),
     Mutant(
-        "certificates/certificate.py", "if model.rejected is not None:", "if False:", "test_certificates.py::test_what_is_refused"
+        "certificates/certificate.py",
+        "if model.rejected is not None or",
+        "if False and",
+        "test_certificates.py::test_what_is_refused",
     ),
     Mutant(
         "certificates/certificate.py",

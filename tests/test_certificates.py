@@ -556,7 +556,7 @@ def test_what_is_refused() -> None:
         mohs.certify(module, data, threat="linf:0.1", method="crwn")
     inner = as_model(module, data[0])
     detector = Detector(inner, nn.Identity(), "none")
-    with pytest.raises(Refused, match="is a detector"):
+    with pytest.raises(Refused, match="refuses some inputs"):
         certificates.Crown().check(parse_threat("linf:0.1"), Untargeted(), Guarded(detector, 0.5), data[0])
     with pytest.raises(RequestError, match="takes no profile"):
         mohs.certify(module, data, threat="linf:0.1", profile="quick")

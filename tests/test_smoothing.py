@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from mohs.aim import Aim
 from mohs.attacks import PGD
 from mohs.certificates import confidence
 from mohs.certificates.radii import smoothing
@@ -25,6 +26,7 @@ from mohs.errors import ModelError, RequestError, RunError, ThreatError, Unknown
 from mohs.models import Prepared, TorchModel, as_model, prepare
 from mohs.models.batched import Batched
 from mohs.rng import Stream
+from mohs.threat import Targeted, Untargeted
 from tests.small import Linear, network
 
 W = torch.tensor([3.0, -4.0, 0.5, 1.0])
@@ -241,7 +243,7 @@ def test_predict_votes_abstains_and_can_be_attacked() -> None:
     model = SmoothedModel(as_model(halves(), x), sigma=0.25, samples=60)
     stream = Stream.of(0, torch.arange(2))
     logits = model.drawn(stream).logits(x)
-    assert logits.argmax(1).tolist() == [1, model.rejected]
+    assert logits.argmax(1).tolist() == [1, model.abstained]
     assert torch.equal(model.drawn(stream).logits(x), logits)
     assert torch.equal(model.drawn(stream.take(torch.tensor([1]))).logits(x[1:]), logits[1:])
     asked = x.clone().requires_grad_()
@@ -251,12 +253,25 @@ def test_predict_votes_abstains_and_can_be_attacked() -> None:
     assert torch.nn.functional.cosine_similarity(gradient, -W.expand(2, 4)).min() > 0.999
 
 
+def test_an_abstention_is_an_error_and_nobodys_target() -> None:
+    model = SmoothedModel(as_model(halves(), points(0.4)), sigma=0.25, samples=20)
+    logits = torch.tensor([[1.0, 2.0, 3.0]])  # of 0, 1 and no answer
+    aim = Aim(torch.tensor([1]), reference=logits)
+    assert Untargeted().facing(model).margin(logits, aim) > 0
+    assert Untargeted().facing(model).margin(logits[:, [0, 2, 1]], aim) < 0
+    assert [goal.to for goal in Targeted(to="all").facing(model).cases(3)] == [0, 1]
+    for rule in ("next", "least-likely", "random"):
+        goal = Targeted(to=rule).facing(model)
+        assert goal.aim(aim.y, logits, Stream.of(0, torch.arange(1))).target == 0
+    assert not Targeted(to=2).facing(model).applies(aim._replace(target=torch.tensor([2])))
+
+
 def test_no_attack_breaks_what_is_certified() -> None:
     x, y = points(0.02, 0.05, 0.3, 0.5, 0.6), torch.ones(5, dtype=torch.int64)
     sigma, radius = 0.25, 0.35
     model = as_model(halves(), x, (-9.0, 9.0))
     held = certify_points(prepare(model, x), x, y, AtRadius(smoothing("l2", sigma, 4), radius, 5000)).radius > 0
-    outcome = PGD(steps=3, step_size=1.0)(SmoothedModel(model, sigma=sigma, samples=20), x, y, threat=f"l2:{radius}")
+    outcome = PGD(steps=3, step_size=1.0)(SmoothedModel(model, sigma=sigma, samples=300), x, y, threat=f"l2:{radius}")
     assert held.tolist() == [False, False, False, True, True]
     assert outcome.broken[:2].all()
     assert not outcome.broken[torch.from_numpy(held)].any()

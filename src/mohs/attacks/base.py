@@ -149,7 +149,7 @@ class Attack(Settings, ABC):
         judge = prepared.judge
         threat = threat.facing(judge.model)
         threat.check(x)
-        goal = replace(goal, rejected=judge.model.rejected)
+        goal = goal.facing(judge.model)
         goal.check(judge.model.classes)
         self.admit(threat, goal, prepared)
         goal = self.demanded(goal)

@@ -77,8 +77,8 @@ class Certificate(Settings, ABC):
         region_of(threat, x[:1].float())
         if isinstance(goal, Confidence):
             raise Refused(f"bounds are of differences of logits, and the goal {goal} is of a probability")
-        if model.rejected is not None:
-            raise Refused(f"{model.name} is a detector, whose refusals no bound of margins speaks of")
+        if model.rejected is not None or model.abstained is not None:
+            raise Refused(f"{model.name} refuses some inputs, and no bound of margins speaks of that")
         return network_of(model, x.float().to(model.device))
 
     def __call__(self, model: Model | nn.Module, x: Tensor, y: Tensor, *, threat: Threat | str) -> Tensor:

@@ -31,7 +31,8 @@ class Defence(Model):
         self.model = model
         self.name = f"{name} before {model.name}"
         self.bounds, self.classes, self.device = model.bounds, model.classes, model.device
-        self.gives, self.batch, self.rejected, self.forks = model.gives, model.batch, model.rejected, model.forks
+        self.gives, self.batch, self.forks = model.gives, model.batch, model.forks
+        self.rejected, self.abstained = model.rejected, model.abstained
         self.random = random or model.random
         self.differentiable = differentiable and model.differentiable
         self._substituted = not differentiable

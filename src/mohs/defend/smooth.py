@@ -20,9 +20,9 @@ class SmoothedModel(Defence):
     """PREDICT: the class that the model answers most often in `samples` draws of x + noise, or none.
 
     noise: `gaussian`, `laplace` or `uniform`, of standard deviation sigma in the units of the input. Where the two first classes
-    could be equally likely, by the two-sided exact test at level alpha, it abstains: that is the class `rejected`, one
-    more than the model's own, where no goal is reached. Its logits are log((votes + 1/2) / (samples + classes / 2)), and
-    `rejected` stands half a vote below what the first class must have.
+    could be equally likely, by the two-sided exact test at level alpha, it abstains: that is the class `abstained`, one
+    more than the model's own, an error as its authors count it. Its logits are log((votes + 1/2) / (samples + classes / 2)), and
+    `abstained` stands half a vote below what the first class must have.
     Votes have no derivative; gradients are those of the logarithm of the mean softmax over the same draws, the loss of Salman et
     al., NeurIPS 2019, arXiv:1906.04584, so that attacks go through it. A step costs `samples` forward passes, and with a gradient
     another and `samples` backward passes; the draws are one after another, so that memory is that of one.
@@ -44,13 +44,13 @@ class SmoothedModel(Defence):
             )
         if samples < (least := 1 + math.ceil(-math.log2(alpha))):
             raise ModelError(f"{samples} samples never answer at alpha = {alpha:g}, even if all agree; give at least {least}")
-        if model.rejected is not None:
+        if model.rejected is not None or model.abstained is not None:
             raise ModelError(
                 f"{model.name} rejects inputs by itself, and votes for that are not defined; smooth the model behind"
             )
         super().__init__(model, f"votes of {samples} under {noise} noise {sigma:g} (alpha {alpha:g})", random=True)
         self.sigma, self.noise, self.samples, self.alpha = sigma, noise, samples, alpha
-        self.classes, self.rejected = model.classes + 1, model.classes
+        self.classes, self.abstained = model.classes + 1, model.classes
 
     def transform(self, x: Tensor, stream: Stream) -> Tensor:
         drawn = torch.empty_like(x, requires_grad=False)

@@ -60,7 +60,7 @@ class Worker:
     deadline: float | None = None
 
     def do(self, task: Task) -> Done:
-        goal = replace(parse_goal(self.plan.goals[task.unit.goal]), rejected=self.prepared.judge.model.rejected)
+        goal = parse_goal(self.plan.goals[task.unit.goal]).facing(self.prepared.judge.model)
         if task.rows != self.prepared.judge.rows:
             self.prepared = self.prepared.with_rows(task.rows)
         if task.unit.stage < 0:

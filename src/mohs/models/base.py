@@ -22,7 +22,8 @@ class Model(ABC):
     bounds: the range inputs live in; normalisation belongs inside the model. classes: how many. gives: the most it
     grants (labels are one-hot scores). batch: the one number of rows it takes, or None. random: two calls may differ.
     differentiable: False where gradients are, knowingly, those of a substitute (BPDA). flat: True where gradients were seen to
-    vanish at some inputs. rejected: the class by which a detector refuses, or None. forks: a forked process may go on using it.
+    vanish at some inputs. rejected: the class by which a detector refuses, or None. abstained: the class by which a vote says
+    that it does not know, an error like every wrong one, or None. forks: a forked process may go on using it.
     remote: every row is a query that costs something, and the same row is asked once.
     """
 
@@ -35,6 +36,7 @@ class Model(ABC):
     differentiable: bool = True
     flat: bool = False
     rejected: int | None = None
+    abstained: int | None = None
     forks: bool = False
     remote: bool = False
     device: torch.device = torch.device("cpu")

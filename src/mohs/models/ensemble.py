@@ -54,10 +54,10 @@ class Ensemble(Model):
 
 
 class Accepting(Model):
-    """A model beside one that refuses inputs, which itself refuses none: its answers, and next to nothing for the refusal."""
+    """A model beside one that refuses inputs or abstains, which does not: its answers, and next to nothing for that class."""
 
     def __init__(self, model: Model) -> None:
-        self.model, self.classes, self.rejected = model, model.classes + 1, model.classes
+        self.model, self.classes = model, model.classes + 1
         self.name, self.bounds, self.device = model.name, model.bounds, model.device
         self.gives, self.batch, self.random = model.gives, model.batch, model.random
 
@@ -75,7 +75,7 @@ def surrogate(prepared: Prepared, models: Sequence[Model], x: Tensor) -> Prepare
     judge = prepared.judge
     members = [prepare(model, x, rows=prepared.guide.rows).guide for model in models]
     ensemble: Model = Ensemble([member.model for member in members])
-    if judge.model.rejected == ensemble.classes:
+    if ensemble.classes in (judge.model.rejected, judge.model.abstained):
         ensemble = Accepting(ensemble)
     if (ensemble.bounds, ensemble.classes) != (judge.model.bounds, judge.model.classes):
         raise ModelError(

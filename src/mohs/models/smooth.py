@@ -40,7 +40,8 @@ class SmoothReLUs(Model):
     def __init__(self, model: Model, temperature: float) -> None:
         self.model, self.temperature = model, temperature
         self.name, self.bounds, self.classes, self.device = model.name, model.bounds, model.classes, model.device
-        self.gives, self.batch, self.random, self.rejected = model.gives, model.batch, model.random, model.rejected
+        self.gives, self.batch, self.random = model.gives, model.batch, model.random
+        self.rejected, self.abstained = model.rejected, model.abstained
 
     def logits(self, x: Tensor) -> Tensor:
         with _Smoothing(self.temperature):

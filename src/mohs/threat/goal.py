@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -20,20 +20,29 @@ from mohs.errors import ThreatError, UnknownName
 from mohs.losses import best_other, pick
 from mohs.rng import Stream
 
+if TYPE_CHECKING:
+    from mohs.models import Model
+
 
 @dataclass(frozen=True, kw_only=True)
 class Goal(ABC):
-    """`rejected` is the class of a detector's refusal: no goal is reached there. surplus: what the margin must come to
-    beyond reaching the goal, in logits (the confidence of Carlini & Wagner)."""
+    """`rejected` is the class of a detector's refusal: no goal is reached there. abstained: a class that is nobody's target,
+    though wrong. surplus: what the margin must come to beyond reaching the goal, in logits (the confidence of Carlini &
+    Wagner)."""
 
     by_label: ClassVar[bool] = True  # a label shows whether it is reached
 
     rejected: int | None = None
+    abstained: int | None = None
     surplus: float = 0.0
 
     @abstractmethod
     def __str__(self) -> str:
         """The goal in the grammar above."""
+
+    def facing(self, model: Model) -> Self:
+        """The goal at a model that may refuse or abstain."""
+        return replace(self, rejected=model.rejected, abstained=model.abstained)
 
     def margin(self, logits: Tensor, aim: Aim) -> Tensor:
         """[rows], > 0 exactly where the goal is reached, by the surplus."""
@@ -73,11 +82,11 @@ class Goal(ABC):
         """Raise ThreatError where the goal does not fit a model of so many classes."""
 
 
-def _reachable(logits: Tensor, rejected: int | None) -> Tensor:
-    """Logits in which the refusal cannot be anyone's goal."""
-    if rejected is None:
+def _reachable(logits: Tensor, nobodys: int | None) -> Tensor:
+    """Logits in which a class cannot be anyone's goal."""
+    if nobodys is None:
         return logits
-    refuse = torch.full_like(logits[:, :1], rejected, dtype=torch.long)
+    refuse = torch.full_like(logits[:, :1], nobodys, dtype=torch.long)
     return logits.scatter(1, refuse, -torch.inf)
 
 
@@ -123,7 +132,7 @@ class Targeted(Goal):
         return pick(logits, aim.target) - best_other(logits, aim.target)
 
     def aim(self, y: Tensor, logits: Tensor, stream: Stream) -> Aim:
-        others = _reachable(logits, self.rejected).scatter(1, y[:, None], -torch.inf)
+        others = _reachable(_reachable(logits, self.rejected), self.abstained).scatter(1, y[:, None], -torch.inf)
         choices = others.isfinite().sum(1)
         if isinstance(self.to, int):
             target = torch.full_like(y, self.to)
@@ -141,10 +150,13 @@ class Targeted(Goal):
     def applies(self, aim: Aim) -> Tensor:
         assert aim.target is not None
         fits = aim.target != aim.y
-        return fits if self.rejected is None else fits & (aim.target != self.rejected)
+        for nobodys in (self.rejected, self.abstained):
+            fits = fits if nobodys is None else fits & (aim.target != nobodys)
+        return fits
 
     def cases(self, classes: int) -> list[Goal]:
-        return [replace(self, to=t) for t in range(classes) if t != self.rejected] if self.to == "all" else [self]
+        named = (t for t in range(classes) if t not in (self.rejected, self.abstained))
+        return [replace(self, to=t) for t in named] if self.to == "all" else [self]
 
     def check(self, classes: int) -> None:
         if isinstance(self.to, int) and not 0 <= self.to < classes:
